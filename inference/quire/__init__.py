@@ -1,0 +1,66 @@
+"""quire: run large language models in your process or behind an OpenAI-compatible endpoint.
+
+    from quire import LLM, SamplingParams
+
+    llm = LLM()                                          # the bundled model; or LLM(model="...")
+    print(llm.generate("The capital of France is")[0].outputs[0].text)
+
+Names are imported when first used, so that `import quire` needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from quire.config import EngineConfig
+    from quire.engine.async_llm import AsyncLLM
+    from quire.engine.engine import Engine
+    from quire.engine.llm import LLM
+    from quire.errors import QuireError
+    from quire.hub import bundled_model
+    from quire.outputs import CompletionOutput, Logprob, RequestOutput
+    from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "LLM": "quire.engine.llm",
+    "AsyncLLM": "quire.engine.async_llm",
+    "Engine": "quire.engine.engine",
+    "EngineConfig": "quire.config",
+    "SamplingParams": "quire.sampling_params",
+    "BeamSearchParams": "quire.sampling_params",
+    "RequestOutputKind": "quire.sampling_params",
+    "RequestOutput": "quire.outputs",
+    "CompletionOutput": "quire.outputs",
+    "Logprob": "quire.outputs",
+    "QuireError": "quire.errors",
+    "bundled_model": "quire.hub",
+}
+
+__all__ = [
+    "LLM",
+    "AsyncLLM",
+    "BeamSearchParams",
+    "CompletionOutput",
+    "Engine",
+    "EngineConfig",
+    "Logprob",
+    "QuireError",
+    "RequestOutput",
+    "RequestOutputKind",
+    "SamplingParams",
+    "bundled_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module 'quire' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,108 @@
+"""What callers get back: vLLM's output classes, field for field. Plain data of the standard library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Logprob:
+    """One token's log-probability at one position, under the model's raw distribution.
+
+    Args:
+        logprob: natural logarithm of the probability.
+        rank: 1 for the most likely token of the vocabulary.
+        decoded_token: the token's text.
+    """
+
+    logprob: float
+    rank: int | None = None
+    decoded_token: str | None = None
+
+
+@dataclass(slots=True)
+class CompletionOutput:
+    """One generated sequence, so far or whole.
+
+    Args:
+        index: which of the request's n sequences.
+        text: generated text, without the prompt.
+        token_ids: generated ids, an end-of-sequence token included.
+        cumulative_logprob: sum of the generated tokens' log-probabilities, where logprobs were asked.
+        logprobs: per position, token id -> Logprob.
+        finish_reason: "stop", "length", "abort", "error", "timeout"; None while it runs.
+        stop_reason: the stop string or stop token id that ended it; None for the end of sequence.
+    """
+
+    index: int
+    text: str
+    token_ids: list[int]
+    cumulative_logprob: float | None = None
+    logprobs: list[dict[int, Logprob]] | None = None
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+
+    def finished(self) -> bool:
+        return self.finish_reason is not None
+
+
+@dataclass(slots=True)
+class RequestMetrics:
+    """When things happened to a request, in seconds on `time.monotonic`'s clock."""
+
+    arrival_time: float
+    first_scheduled_time: float | None = None
+    first_token_time: float | None = None
+    last_token_time: float | None = None
+    finished_time: float | None = None
+    num_preemptions: int = 0
+
+    @property
+    def time_to_first_token(self) -> float | None:
+        """Seconds from arrival to the first token."""
+        if self.first_token_time is None:
+            return None
+        return self.first_token_time - self.arrival_time
+
+
+@dataclass(slots=True)
+class RequestOutput:
+    """The answer to one prompt, so far or whole.
+
+    Args:
+        request_id: the engine's id of the request.
+        prompt: the prompt's text; None where ids were given.
+        prompt_token_ids: the prompt's ids, as the model saw them.
+        prompt_logprobs: per prompt position, token id -> Logprob; None at the first position.
+        outputs: the n sequences (in a stream of deltas only those that advanced).
+        finished: whether all n sequences have ended.
+        metrics: timestamps.
+        num_cached_tokens: prompt tokens whose KV cache was reused.
+    """
+
+    request_id: str
+    prompt: str | None
+    prompt_token_ids: list[int]
+    prompt_logprobs: list[dict[int, Logprob] | None] | None = None
+    outputs: list[CompletionOutput] = field(default_factory=list)
+    finished: bool = False
+    metrics: RequestMetrics | None = None
+    num_cached_tokens: int = 0
+
+
+@dataclass(slots=True)
+class BeamSearchSequence:
+    """One beam: `tokens` hold prompt and completion, `text` the completion."""
+
+    tokens: list[int]
+    cum_logprob: float
+    text: str | None = None
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+
+
+@dataclass(slots=True)
+class BeamSearchOutput:
+    """The best beams for one prompt, best first."""
+
+    sequences: list[BeamSearchSequence]

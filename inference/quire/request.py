@@ -1,0 +1,88 @@
+"""A request as the engine sees it: token ids, parameters, and two integers of progress.
+
+`num_computed` catches up with `num_tokens`. There is no prefill phase and no decode phase: a prompt,
+a chunk of a prompt, one more token and a resumed request are the same thing. The scheduler is the only
+writer of a request's progress. This module knows no text and no tensors.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from quire.sampling_params import SamplingParams
+
+
+class RequestStatus(enum.Enum):
+    """Where a request stands; it is in exactly one of these."""
+
+    WAITING = "waiting"  # also after preemption
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+class FinishReason(str, enum.Enum):
+    """Why a request ended; the values are those of `CompletionOutput.finish_reason`."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    ABORT = "abort"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One sequence to be generated; a caller's request with n > 1 is n of these.
+
+    Args:
+        id: unique in the engine.
+        prompt_token_ids: never empty, every id in the model's vocabulary.
+        params: with the model's defaults filled in; `n` is of no meaning here.
+        seed: what the sequence's random numbers are made from; always set.
+        eos_token_ids: ids that end the sequence by themselves; empty with `ignore_eos`.
+        bad_words_ids: `params.bad_words` as token id sequences.
+        arrival_time: seconds on the engine's clock.
+        priority: lower runs earlier, under the `priority` policy.
+        cache_salt: prefix-cache blocks are shared only between requests of the same salt.
+    """
+
+    id: str
+    prompt_token_ids: list[int]
+    params: SamplingParams
+    seed: int = 0
+    eos_token_ids: frozenset[int] = frozenset()
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    arrival_time: float = 0.0
+    priority: int = 0
+    cache_salt: str | None = None
+
+    token_ids: list[int] = field(init=False)  # prompt, then what was generated
+    num_computed: int = field(init=False, default=0)
+    num_cached: int = field(
+        init=False, default=0
+    )  # prompt tokens found in the prefix cache, first time
+    num_preemptions: int = field(init=False, default=0)
+    num_prompt_logprobs: int = field(init=False, default=0)  # prompt positions already reported
+    status: RequestStatus = field(init=False, default=RequestStatus.WAITING)
+    finish_reason: FinishReason | None = field(init=False, default=None)
+    stop_reason: int | str | None = field(init=False, default=None)
+    first_scheduled_time: float | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.token_ids = list(self.prompt_token_ids)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return len(self.prompt_token_ids)
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def num_output_tokens(self) -> int:
+        return len(self.token_ids) - len(self.prompt_token_ids)

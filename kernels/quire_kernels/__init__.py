@@ -1,0 +1,1 @@
+"""Operations that quire's models are made of, each with a readable reference and faster versions."""
