@@ -96,16 +96,18 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(s.hidden, s.kv_heads * s.head_dim, bias=False)
         self.o_proj = nn.Linear(s.heads * s.head_dim, s.hidden, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
         b, t, _ = x.shape
         s = self.s
         q = self.q_proj(x).view(b, t, s.heads, s.head_dim).transpose(1, 2)
         k = self.k_proj(x).view(b, t, s.kv_heads, s.head_dim).transpose(1, 2)
         v = self.v_proj(x).view(b, t, s.kv_heads, s.head_dim).transpose(1, 2)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        group = s.heads // s.kv_heads
-        k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        q, k = rotate(q, cos, sin) * s.head_dim**-0.5, rotate(k, cos, sin)
+        q = q.reshape(b * s.kv_heads, -1, s.head_dim)
+        k, v = k.reshape(b * s.kv_heads, t, s.head_dim), v.reshape(b * s.kv_heads, t, s.head_dim)
+        score = torch.bmm(q, k.mT).view(-1, t, t) + mask
+        y = torch.bmm(score.softmax(-1).view(b * s.kv_heads, -1, t), v)
+        y = y.view(b, s.heads, t, s.head_dim)
         out: Tensor = self.o_proj(y.transpose(1, 2).reshape(b, t, s.heads * s.head_dim))
         return out
 
@@ -134,8 +136,10 @@ class Block(nn.Module):
         self.input_layernorm = Norm(s.hidden, s.eps)
         self.post_attention_layernorm = Norm(s.hidden, s.eps)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, keep: Tensor | None = None) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, keep: Tensor | None = None
+    ) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)
         if keep is not None:
             x = x.flatten(0, 1)[keep]
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
@@ -181,9 +185,11 @@ class Llama(nn.Module):
     def logits(self, ids: Tensor, keep: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Logits at the flat positions `keep` of a batch of rows padded on the right."""
         x = self.model.embed_tokens(ids)
+        t = ids.shape[1]
+        mask = torch.full((t, t), float("-inf"), dtype=x.dtype, device=x.device).triu(1)
         last = len(self.model.layers) - 1
         for i, layer in enumerate(self.model.layers):
-            x = layer(x, cos, sin, keep if i == last else None)
+            x = layer(x, cos, sin, mask, keep if i == last else None)
         return F.linear(self.model.norm(x), self.model.embed_tokens.weight)
 
     def forward(self, ids: Tensor, keep: Tensor, cos: Tensor, sin: Tensor, target: Tensor) -> Tensor:
