@@ -1,0 +1,1 @@
+"""Where a step runs: `base.Executor` is the seam, `local.LocalExecutor` runs in this process."""
