@@ -1,0 +1,72 @@
+"""What every model is to the rest of quire: two functions and a spec.
+
+A model knows nothing of requests, scheduling, sampling or where its weights come from.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from quire_kernels.metadata import AttentionMetadata
+from torch import nn
+
+from quire.models.spec import ModelSpec, read_spec
+
+
+class CausalLM(nn.Module, ABC):
+    """Base of all models: token ids in, hidden states out, and logits where they are asked for.
+
+    Subclasses build their modules in `__init__` under Hugging Face's weight names.
+
+    Attributes:
+        spec: sizes and limits.
+        packed: which parts of the checkpoint are merged at load: last module name in the checkpoint ->
+            (module name here, shard), e.g. `{"q_proj": ("qkv_proj", "q")}`.
+    """
+
+    packed: ClassVar[Mapping[str, tuple[str, str]]] = {}
+
+    def __init__(self, hf_config: Any) -> None:
+        super().__init__()
+        self.spec: ModelSpec = read_spec(hf_config, self.windows(hf_config))
+
+    @staticmethod
+    def windows(hf_config: Any) -> tuple[int | None, ...] | None:
+        """Sliding window of each layer; None where no layer has one."""
+        return None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights, activations and KV cache."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @abstractmethod
+    def forward(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        kv: Sequence[torch.Tensor],
+        meta: AttentionMetadata,
+    ) -> torch.Tensor:
+        """Run all layers over a mixed batch and write its keys and values to the cache.
+
+        Args:
+            ids: int64, [tokens].
+            positions: int64, [tokens], of each token in its own sequence.
+            kv: per layer a tensor [2, blocks, kv_heads, block_size, head_dim] of the model's dtype.
+            meta: which rows belong to which sequence, and where their blocks lie.
+
+        Returns:
+            [tokens, hidden_size], after the final norm.
+        """
+
+    @abstractmethod
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Scores of the next token: [rows, hidden_size] -> float32 [rows, vocab_size]."""
