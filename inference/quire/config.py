@@ -82,7 +82,7 @@ class EngineConfig:
     )
     scheduling_policy: str = option("fcfs", "which waiting request is next", ("fcfs", "priority"))
     max_logprobs: int = option(20, "the most logprobs that a request may ask for; -1: no limit")
-    disable_log_stats: bool = option(True, "keep no timestamps and counters on outputs")
+    disable_log_stats: bool = option(False, "put no timestamps (`metrics`) on outputs")
     enforce_eager: bool = option(False, "run without captured graphs (this release has none)")
     tensor_parallel_size: int = option(1, "GPUs that share each layer (this release: 1)")
     pipeline_parallel_size: int = option(1, "GPUs that share the stack of layers (this release: 1)")

@@ -32,6 +32,7 @@ class CompletionOutput:
         logprobs: per position, token id -> Logprob.
         finish_reason: "stop", "length", "abort", "error", "timeout"; None while it runs.
         stop_reason: the stop string or stop token id that ended it; None for the end of sequence.
+        error: what went wrong, where finish_reason is "error".
     """
 
     index: int
@@ -41,6 +42,7 @@ class CompletionOutput:
     logprobs: list[dict[int, Logprob]] | None = None
     finish_reason: str | None = None
     stop_reason: int | str | None = None
+    error: str | None = None
 
     def finished(self) -> bool:
         return self.finish_reason is not None

@@ -257,8 +257,9 @@ class BeamSearchParams:
         beam_width: sequences kept at each step, and returned.
         max_tokens: tokens to generate at most.
         ignore_eos: go on after the model's end of sequence.
-        temperature: in [0, 2]; scales the log-probabilities that beams are ranked by; 0 is 1.
-        length_penalty: a beam's score is its log-probability over its length to this power.
+        temperature: 0 or 1, which mean the same: beams are ranked by the model's own probabilities.
+        length_penalty: a beam's score is its log-probability over the number of its generated tokens
+            to this power, as in transformers.
         include_stop_str_in_output: keep the end-of-sequence token's text.
         skip_special_tokens: leave special tokens out of the text.
     """
@@ -274,7 +275,12 @@ class BeamSearchParams:
     def __post_init__(self) -> None:
         _check_int("beam_width", self.beam_width, 1, 256)
         _check_int("max_tokens", self.max_tokens, 1)
-        _check_float("temperature", self.temperature, 0, MAX_TEMPERATURE)
+        if self.temperature not in (0, 1):
+            raise InvalidParamsError(
+                f"beam search ranks by the model's own probabilities: temperature must be 0 or 1, "
+                f"got {self.temperature!r}",
+                param="temperature",
+            )
         _check_float("length_penalty", self.length_penalty, -100, 100)
 
 

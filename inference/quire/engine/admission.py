@@ -1,0 +1,91 @@
+"""What a request must pass before the engine sees it: parameters checked against the model.
+
+Pure functions, called in the caller's thread, so that a bad request costs nobody else anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from quire.config import EngineConfig
+from quire.errors import InvalidParamsError, PromptTooLongError
+from quire.sampling_params import RequestOutputKind, SamplingParams
+from quire.tokenizer import Tokenizer
+
+
+def resolve_params(
+    params: SamplingParams | None,
+    defaults: Mapping[str, Any],
+    output_kind: RequestOutputKind | None = None,
+) -> SamplingParams:
+    """The caller's params with the model's defaults under them; the caller's object is not changed.
+
+    Args:
+        output_kind: taken unless the caller set one; FINAL_ONLY overrides the caller's too.
+    """
+    if params is not None and not isinstance(params, SamplingParams):
+        raise InvalidParamsError(
+            f"sampling_params must be a SamplingParams, got {type(params).__name__}",
+            param="sampling_params",
+        )
+    resolved = (params or SamplingParams()).with_defaults(defaults)
+    if output_kind is RequestOutputKind.FINAL_ONLY or (
+        output_kind is not None and "output_kind" not in resolved.fields_set()
+    ):
+        resolved = resolved.clone(output_kind=output_kind)
+    return resolved
+
+
+def check_params(
+    params: SamplingParams, config: EngineConfig, vocab_size: int, tokenizer: Tokenizer | None
+) -> None:
+    """Check what depends on the model: ids, context length, number of logprobs, need of text.
+
+    Args:
+        vocab_size: the logits' width; ids must be below it.
+
+    Raises:
+        InvalidParamsError: naming the field.
+        PromptTooLongError: `max_tokens` beyond the context.
+    """
+    ids: dict[str, Iterable[int]] = {
+        "stop_token_ids": params.stop_token_ids or (),
+        "allowed_token_ids": params.allowed_token_ids or (),
+        "logit_bias": params.logit_bias or (),
+    }
+    for name, values in ids.items():
+        for token_id in values:
+            if token_id >= vocab_size:
+                raise InvalidParamsError(
+                    f"{name} holds token id {token_id}, but the model's vocabulary has ids 0 to "
+                    f"{vocab_size - 1}",
+                    param=name,
+                )
+    for name in ("logprobs", "prompt_logprobs"):
+        _check_logprobs(name, getattr(params, name), config.max_logprobs, vocab_size)
+    assert config.max_model_len is not None, "the engine's config is resolved"
+    if params.max_tokens is not None and params.max_tokens > config.max_model_len:
+        raise PromptTooLongError(
+            f"max_tokens={params.max_tokens} is more than the context of {config.max_model_len} "
+            "tokens holds; lower it, or set max_tokens=None to generate to the end of the context",
+            param="max_tokens",
+        )
+    if tokenizer is None and (params.stop or params.bad_words):
+        raise InvalidParamsError(
+            "stop strings and bad_words need a tokenizer, but the engine was made with "
+            "skip_tokenizer_init=True; use stop_token_ids or logit_bias",
+            param="stop" if params.stop else "bad_words",
+        )
+
+
+def _check_logprobs(name: str, asked: int | None, most: int, vocab_size: int) -> None:
+    if asked is None or most == -1:
+        return
+    asked = vocab_size if asked == -1 else asked
+    if asked > most:
+        raise InvalidParamsError(
+            f"{name} asks for {asked} tokens, but at most {most} are allowed; "
+            "raise the engine option max_logprobs (-1: no limit)",
+            param=name,
+        )

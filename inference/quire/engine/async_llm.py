@@ -1,0 +1,143 @@
+"""`AsyncLLM`: the face of an engine for event loops. No call blocks the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable
+from functools import partial
+from typing import Any
+
+from quire.config import EngineConfig
+from quire.engine.engine import Engine
+from quire.engine.metrics import Metric
+from quire.engine.prompts import ParsedPrompt
+from quire.engine.sharing import EngineHandle
+from quire.errors import RequestError
+from quire.outputs import RequestOutput
+from quire.sampling_params import SamplingParams
+
+INLINE_CHARACTERS = 2000  # prompts up to this long are tokenized on the loop: a thread costs more
+
+
+class AsyncLLM:
+    """A language model in this process, for asyncio.
+
+    Safe to use from many event loops and tasks at once. Shares its engine with every `LLM` and
+    `AsyncLLM` of the same model and options.
+
+    Args:
+        model: folder or hub name; default: the model that ships with quire.
+        engine: an engine to use; whoever made it closes it.
+        options: fields of `EngineConfig`.
+
+    Raises: as `LLM`. Loading happens here and takes seconds; make it before the loop starts, or by
+        `await asyncio.to_thread(AsyncLLM, ...)`.
+    """
+
+    def __init__(
+        self, model: str | None = None, *, engine: Engine | None = None, **options: Any
+    ) -> None:
+        if model is not None:
+            options["model"] = str(model)
+        self._handle = EngineHandle(self, engine, options)
+        self.engine = self._handle.engine
+
+    @classmethod
+    def from_engine_args(cls, config: EngineConfig) -> AsyncLLM:
+        """Make one from a config."""
+        names = config.__dataclass_fields__
+        return cls(**{name: getattr(config, name) for name in names})
+
+    async def generate(
+        self,
+        prompt: Any,
+        sampling_params: SamplingParams | None = None,
+        request_id: str | None = None,
+        *,
+        priority: int = 0,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """Complete a prompt; yields outputs as they come.
+
+        By default each output holds everything so far; `output_kind=RequestOutputKind.DELTA` gives
+        only what is new. If the reader lags, what came in between is merged, never lost. Cancelling
+        the task or closing the generator aborts the request.
+
+        Raises:
+            RequestError: the prompt or its parameters cannot be served.
+            EngineDeadError: the engine has stopped.
+        """
+        size = len(prompt) if isinstance(prompt, str) else INLINE_CHARACTERS
+        parse = partial(self.engine.parse, prompt)
+        parsed = parse() if size < INLINE_CHARACTERS else await asyncio.to_thread(parse)
+        async for output in self._stream(parsed, sampling_params, request_id, priority):
+            yield output
+
+    async def chat(
+        self,
+        messages: list[dict[str, Any]],
+        sampling_params: SamplingParams | None = None,
+        request_id: str | None = None,
+        *,
+        priority: int = 0,
+        **template: Any,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """Answer a conversation; `template` as in `LLM.chat`, all else as in `generate`."""
+        parse: Callable[[], ParsedPrompt] = partial(self.engine.parse_chat, messages, **template)
+        parsed = await asyncio.to_thread(parse)
+        async for output in self._stream(parsed, sampling_params, request_id, priority):
+            yield output
+
+    async def _stream(
+        self,
+        prompt: ParsedPrompt,
+        params: SamplingParams | None,
+        request_id: str | None,
+        priority: int,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        stream = self.engine.submit(
+            prompt, self.engine.resolve(params), priority=priority, request_id=request_id
+        )
+        try:
+            async for output in stream:
+                yield output
+        finally:  # cancelled, closed or finished
+            stream.close()
+
+    async def abort(self, request_id: str | Iterable[str]) -> None:
+        """End requests with finish_reason "abort"; ids that do not run are ignored."""
+        for one in [request_id] if isinstance(request_id, str) else request_id:
+            self.engine.abort(one)
+
+    async def check_health(self) -> None:
+        """Raise EngineDeadError if the engine has stopped."""
+        self.engine.check_health()
+
+    async def reset_prefix_cache(self) -> bool:
+        """Forget all cached prefixes; False, and nothing done, while requests run."""
+        return await asyncio.to_thread(self.engine.reset_prefix_cache)
+
+    def get_tokenizer(self) -> Any:
+        """The Hugging Face tokenizer in use."""
+        if self.engine.tokenizer is None:
+            raise RequestError("there is no tokenizer: the engine has skip_tokenizer_init=True")
+        return self.engine.tokenizer.hf
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """The defaults of the model's `generation_config.json`, then quire's."""
+        return self.engine.default_sampling_params()
+
+    def get_metrics(self) -> list[Metric]:
+        """Counters and gauges of the engine."""
+        return self.engine.metrics.snapshot()
+
+    def close(self) -> None:
+        """Let go of the engine; the last face that shares it frees the model."""
+        self._handle.release()
+
+    shutdown = close  # vLLM's name
+
+    async def __aenter__(self) -> AsyncLLM:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await asyncio.to_thread(self.close)

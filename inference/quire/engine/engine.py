@@ -1,0 +1,443 @@
+"""The engine: one background thread that turns requests into tokens, safe to call from anywhere.
+
+    caller's thread:  submit -> checked, tokenized -> inbox
+    engine thread:    inbox -> Scheduler.schedule -> Executor.execute -> Scheduler.update
+                      -> RequestState (text) -> the caller, who is woken
+
+It owns the thread, the scheduler and the requests' way out. It knows nothing of tensors, of HTTP or of
+the shape of a caller's data. `LLM`, `AsyncLLM` and the endpoint are faces of it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import logging
+import os
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from quire.config import EngineConfig, SchedulerConfig
+from quire.core.block_pool import BlockPool
+from quire.core.kv_manager import KVManager
+from quire.core.scheduler import Scheduler
+from quire.engine.admission import check_params, resolve_params
+from quire.engine.metrics import EngineMetrics
+from quire.engine.output import RequestState, RequestStream
+from quire.engine.prompts import ParsedPrompt, parse_prompt
+from quire.errors import EngineClosedError, EngineDeadError, RequestError, RequestFailedError
+from quire.executor.base import Executor
+from quire.outputs import RequestMetrics
+from quire.plan import Progress, StepPlan
+from quire.request import FinishReason, Request
+from quire.sampling_params import RequestOutputKind, SamplingParams
+from quire.tokenizer import Tokenizer
+
+clock = time.monotonic
+logger = logging.getLogger(__name__)
+
+
+class Engine:
+    """Runs one model for many callers at once.
+
+    Args:
+        config: options; none means the bundled model.
+        executor: runs the steps; default: the model in this process.
+        tokenizer: default: the model's, unless `config.skip_tokenizer_init`.
+
+    Raises:
+        ConfigError, ModelError, DeviceMemoryError: the model cannot be run as asked.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig | None = None,
+        *,
+        executor: Executor | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        if executor is None:
+            from quire.executor.local import LocalExecutor
+
+            executor = LocalExecutor(config or EngineConfig())
+        self._executor = executor
+        self.config = executor.config
+        self.facts = executor.facts
+        self.vocab_size = executor.facts.vocab_size
+        self.tokenizer = tokenizer or self._load_tokenizer()
+        self.metrics = EngineMetrics()
+        assert self.config.max_model_len and self.config.max_num_batched_tokens, "resolved"
+        self.max_model_len: int = self.config.max_model_len
+        executor.cache.check_holds(self.max_model_len)
+        self._scheduler = Scheduler(
+            SchedulerConfig(
+                max_num_seqs=self.config.max_num_seqs,
+                max_num_batched_tokens=self.config.max_num_batched_tokens,
+                max_model_len=self.max_model_len,
+                policy=self.config.scheduling_policy,
+            ),
+            KVManager(executor.cache),
+            clock,
+        )
+        self.eos_token_ids = executor.facts.eos_token_ids
+        if self.tokenizer is not None and self.tokenizer.eos_token_id is not None:
+            self.eos_token_ids |= {self.tokenizer.eos_token_id}
+        self._states: dict[str, RequestState] = {}  # by request id; engine thread only
+        self._sequences: dict[str, _Sequence] = {}  # by sequence id; likewise
+        self._ids = itertools.count()
+        self._seeds = random.Random(self.config.seed)
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._wake = threading.Condition()
+        self._active: set[str] = set()  # ids of unfinished requests; guarded by _wake
+        self._closing = False
+        self._cause: BaseException | None = None  # why the engine died
+        self._process = os.getpid()
+        self._debug = os.environ.get("QUIRE_DEBUG") == "1"
+        self._thread = threading.Thread(target=self._run, name="quire-engine", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    def _load_tokenizer(self) -> Tokenizer | None:
+        config = self.config
+        if config.skip_tokenizer_init:
+            return None
+        return Tokenizer.load(
+            config.tokenizer or self.facts.folder,
+            mode=config.tokenizer_mode,
+            trust_remote_code=config.trust_remote_code,
+            revision=config.tokenizer_revision,
+            token=config.hf_token,
+            chat_template=config.chat_template,
+        )
+
+    # ------------------------------------------------------------------ callers' side
+
+    def parse(self, prompt: Any, *, add_special_tokens: bool = True) -> ParsedPrompt:
+        """Check and tokenize one prompt (text, token ids, or a dict with either).
+
+        Raises:
+            InvalidPromptError, PromptTooLongError: naming what is wrong and what to do.
+        """
+        return parse_prompt(
+            prompt,
+            self.tokenizer,
+            vocab_size=self.vocab_size,
+            max_model_len=self.max_model_len,
+            add_special_tokens=add_special_tokens,
+        )
+
+    def parse_chat(
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> ParsedPrompt:
+        """Render a conversation by the chat template and tokenize it.
+
+        Raises:
+            InvalidPromptError: no template, or messages that it refuses.
+        """
+        if self.tokenizer is None:
+            raise RequestError("chat needs a tokenizer; the engine has skip_tokenizer_init=True")
+        text = self.tokenizer.render_chat(
+            messages,
+            tools=tools,
+            chat_template=chat_template,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            template_kwargs=chat_template_kwargs,
+        )
+        return self.parse(text, add_special_tokens=False)  # the template wrote them
+
+    def default_sampling_params(self) -> SamplingParams:
+        """Defaults of the model's `generation_config.json`, then quire's."""
+        return SamplingParams(**self.facts.generation_defaults)
+
+    def resolve(
+        self, params: SamplingParams | None, output_kind: RequestOutputKind | None = None
+    ) -> SamplingParams:
+        """The caller's params over the model's defaults, checked against the model.
+
+        Raises:
+            InvalidParamsError: naming the field.
+        """
+        resolved = resolve_params(params, self.facts.generation_defaults, output_kind)
+        check_params(resolved, self.config, self.vocab_size, self.tokenizer)
+        return resolved
+
+    def submit(
+        self,
+        prompt: ParsedPrompt,
+        params: SamplingParams,
+        *,
+        priority: int = 0,
+        request_id: str | None = None,
+    ) -> RequestStream:
+        """Queue a request and return its stream of outputs.
+
+        Args:
+            prompt: from `parse` or `parse_chat`.
+            params: from `resolve`.
+            priority: lower runs earlier, under `scheduling_policy="priority"`.
+            request_id: the caller's name for it; default: one is made.
+
+        Raises:
+            RequestError: the id belongs to a request that still runs.
+            EngineDeadError: the engine has stopped.
+        """
+        request_id = request_id or f"request-{next(self._ids)}"
+        state = RequestState(
+            request_id,
+            prompt.text,
+            prompt.token_ids,
+            params,
+            self.tokenizer,
+            RequestMetrics(arrival_time=clock()),
+            show_metrics=not self.config.disable_log_stats,
+        )
+        requests = self._make_requests(state, prompt, priority)
+        with self._wake:
+            self._check_alive()
+            if request_id in self._active:
+                raise RequestError(
+                    f"request id {request_id!r} is in use by a request that still runs; "
+                    "choose another, or leave it out",
+                    param="request_id",
+                )
+            self._active.add(request_id)
+            self._inbox.append(lambda: self._admit(state, requests))
+            self._wake.notify()
+        return RequestStream(state, self.abort)
+
+    def _make_requests(
+        self, state: RequestState, prompt: ParsedPrompt, priority: int
+    ) -> list[Request]:
+        """One `Request` for each of the n sequences; they share the prompt through its cache."""
+        params = state.params
+        words = params.bad_words or []
+        bad_words_ids = self.tokenizer.bad_word_ids(words) if words and self.tokenizer else ()
+        with self._wake:
+            first_seed = self._seeds.getrandbits(63) if params.seed is None else params.seed
+        requests = []
+        for index, sequence_id in enumerate(sequence_ids(state)):
+            requests.append(
+                Request(
+                    id=sequence_id,
+                    prompt_token_ids=prompt.token_ids,
+                    params=params if index == 0 else params.clone(prompt_logprobs=None),
+                    seed=first_seed + index,
+                    eos_token_ids=frozenset() if params.ignore_eos else self.eos_token_ids,
+                    bad_words_ids=bad_words_ids,
+                    arrival_time=state.metrics.arrival_time,
+                    priority=priority,
+                    cache_salt=prompt.cache_salt,
+                )
+            )
+        return requests
+
+    def abort(self, request_id: str) -> None:
+        """End a request, wherever it stands, with finish_reason "abort"; unknown ids are ignored."""
+        with self._wake:
+            if request_id in self._active:
+                self._inbox.append(lambda: self._abort(request_id))
+                self._wake.notify()
+
+    def call(self, function: Callable[[Scheduler], Any]) -> Any:
+        """Run `function(scheduler)` on the engine thread, between two steps, and return its value."""
+        future: Future[Any] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function(self._scheduler))
+            except Exception as error:
+                future.set_exception(error)
+
+        with self._wake:
+            self._check_alive()
+            self._inbox.append(run)
+            self._wake.notify()
+        return future.result()  # `_stop` runs what is left in the inbox, so this always ends
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget all cached prefixes; False, and nothing done, while requests run."""
+        return bool(self.call(lambda scheduler: scheduler.reset_prefix_cache()))
+
+    def check_health(self) -> None:
+        """Raise EngineDeadError, with its cause, if the engine has stopped."""
+        with self._wake:
+            self._check_alive()
+
+    def close(self) -> None:
+        """Abort what runs, end the thread and free the model; waiting callers get EngineClosedError."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if threading.current_thread() is not self._thread and os.getpid() == self._process:
+            self._thread.join()
+        atexit.unregister(self.close)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _check_alive(self) -> None:
+        if os.getpid() != self._process:
+            raise EngineDeadError(
+                "this engine was made before the process forked; make the engine in the child, or "
+                "start processes with the 'spawn' method"
+            )
+        if self._closing or self._cause is not None:
+            raise self._death()
+
+    def _death(self) -> EngineDeadError:
+        """A new error for each caller: raising one object in many threads would mix tracebacks."""
+        if self._cause is None:
+            return EngineClosedError("the engine was closed; make a new one")
+        error = EngineDeadError(
+            f"the engine stopped: {type(self._cause).__name__}: {self._cause}; make a new one"
+        )
+        error.__cause__ = self._cause
+        return error
+
+    # ------------------------------------------------------------------ engine thread
+
+    def _run(self) -> None:
+        try:
+            while self._wait_for_work():
+                self._step()
+        except BaseException as cause:
+            self._stop(cause)
+        else:
+            self._stop(None)
+
+    def _wait_for_work(self) -> bool:
+        """Take in what callers sent; sleep while there is nothing to do. False: close."""
+        with self._wake:
+            if self._debug and not self._inbox and not self._scheduler.has_work:
+                self._scheduler.check()
+            self._wake.wait_for(lambda: self._inbox or self._closing or self._scheduler.has_work)
+            if self._closing:
+                return False
+            inbox, self._inbox = self._inbox, deque()
+        for command in inbox:
+            command()
+        return True
+
+    def _step(self) -> None:
+        plan = self._scheduler.schedule()
+        if not plan.chunks:
+            return
+        started = clock()
+        try:
+            result = self._executor.execute(plan)
+        except EngineDeadError:
+            raise
+        except Exception as error:
+            progress = self._scheduler.fail(plan, f"{type(error).__name__}: {error}")
+        else:
+            progress = self._scheduler.update(plan, result)
+        self._deliver(plan, progress)
+        self.metrics.record_step(self._scheduler, plan, clock() - started)
+
+    def _deliver(self, plan: StepPlan, progress: list[Progress]) -> None:
+        now = clock()
+        for admission in plan.admitted:
+            if admission.request_id in self._sequences:
+                self._sequences[admission.request_id].note_scheduled()
+        for item in progress:
+            sequence = self._sequences.get(item.request_id)
+            if sequence is None:
+                continue
+            state = sequence.state
+            try:
+                stop_string = state.apply(sequence.index, item, now)
+            except Exception as error:  # this request's text could not be made
+                logger.exception("request %s failed", state.request_id)
+                failure = RequestFailedError(f"{type(error).__name__}: {error}")
+                self._end(state, lambda state, e=failure: state.fail(lambda: e))
+                continue
+            if stop_string is not None:
+                self._scheduler.finish(item.request_id, FinishReason.STOP, stop_string)
+            if item.error is not None:
+                logger.error("request %s failed: %s", state.request_id, item.error)
+            self.metrics.record_tokens(len(item.new_token_ids))
+            if item.finish_reason is not None or stop_string is not None:
+                del self._sequences[item.request_id]
+                if state.finished:
+                    self._forget(state)
+
+    def _admit(self, state: RequestState, requests: list[Request]) -> None:
+        self._states[state.request_id] = state
+        for index, request in enumerate(requests):
+            self._sequences[request.id] = _Sequence(state, index, request)
+            self._scheduler.add(request)
+
+    def _abort(self, request_id: str) -> None:
+        state = self._states.get(request_id)
+        if state is not None:
+            self._end(state, lambda state: state.end(FinishReason.ABORT, clock()))
+
+    def _end(self, state: RequestState, tell: Callable[[RequestState], None]) -> None:
+        """Take all of a request's sequences out of the engine and tell its caller so."""
+        for sequence_id in sequence_ids(state):
+            if self._sequences.pop(sequence_id, None) is not None:
+                self._scheduler.finish(sequence_id, FinishReason.ABORT)
+        tell(state)
+        self._forget(state)
+
+    def _forget(self, state: RequestState) -> None:
+        del self._states[state.request_id]
+        with self._wake:
+            self._active.discard(state.request_id)
+        self.metrics.record_finish(state)
+
+    def _stop(self, cause: BaseException | None) -> None:
+        """The thread's last act: tell everyone who waits, and free the model."""
+        if cause is not None:
+            logger.critical("the engine stopped", exc_info=cause)
+        with self._wake:
+            self._cause, self._closing = cause, True
+            inbox, self._inbox = self._inbox, deque()
+        for command in inbox:  # requests that no step has seen must end too
+            command()
+        for state in self._states.values():
+            state.fail(self._death)
+        self._states.clear()
+        self._sequences.clear()
+        self._executor.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Sequence:
+    """Where a sequence's progress goes: `state`'s sequence number `index`."""
+
+    state: RequestState
+    index: int
+    request: Request
+
+    def note_scheduled(self) -> None:
+        """Carry what the scheduler noted on the request over to what the caller reads."""
+        metrics, request = self.state.metrics, self.request
+        metrics.num_preemptions = max(metrics.num_preemptions, request.num_preemptions)
+        if metrics.first_scheduled_time is None:
+            metrics.first_scheduled_time = request.first_scheduled_time
+        if self.index == 0:
+            self.state.num_cached_tokens = request.num_cached
+
+
+def sequence_ids(state: RequestState) -> list[str]:
+    """The scheduler's ids of a request's n sequences."""
+    n, request_id = state.params.n, state.request_id
+    return [request_id] if n == 1 else [f"{request_id}#{index}" for index in range(n)]

@@ -1,0 +1,285 @@
+"""`LLM`: the synchronous face of an engine. Text in, text out; batches and streams."""
+
+from __future__ import annotations
+
+import queue
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from quire.engine.beam_search import beam_search
+from quire.engine.engine import Engine
+from quire.engine.metrics import Metric
+from quire.engine.output import RequestStream
+from quire.engine.prompts import ParsedPrompt, as_prompt_list
+from quire.engine.sharing import EngineHandle
+from quire.errors import InvalidParamsError, InvalidPromptError, RequestError
+from quire.outputs import BeamSearchOutput, RequestOutput
+from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
+
+Messages = list[dict[str, Any]]
+Params = SamplingParams | Sequence[SamplingParams] | None
+
+
+class LLM:
+    """A language model in this process.
+
+    Safe to use from many threads at once: each call gets its own answers, all run in one batch.
+    `LLM`s of the same model and options share one engine.
+
+    Args:
+        model: folder or hub name; default: the model that ships with quire.
+        engine: an engine to use; whoever made it closes it.
+        options: fields of `EngineConfig` (`dtype`, `max_model_len`, `enable_prefix_caching`, ...).
+
+    Raises:
+        ConfigError, UnknownParamError: an option is wrong or does not exist.
+        ModelError, DeviceMemoryError: the model cannot be loaded.
+    """
+
+    def __init__(
+        self, model: str | None = None, *, engine: Engine | None = None, **options: Any
+    ) -> None:
+        if model is not None:
+            options["model"] = str(model)
+        self._handle = EngineHandle(self, engine, options)
+        self.engine = self._handle.engine
+
+    # ------------------------------------------------------------------ whole answers
+
+    def generate(
+        self,
+        prompts: Any,
+        sampling_params: Params = None,
+        *,
+        use_tqdm: bool | Callable[..., tqdm[Any]] = True,
+        priority: int | Sequence[int] | None = None,
+    ) -> list[RequestOutput]:
+        """Complete one prompt or many, all in one batch.
+
+        Args:
+            prompts: text, a list of token ids, a dict with `prompt` or `prompt_token_ids`, or a list
+                of these.
+            sampling_params: for all, or one for each; fields not set take the model's defaults.
+            use_tqdm: show a progress bar (never when stderr is no terminal), or make it by this.
+            priority: for all, or one for each; lower runs earlier.
+
+        Returns:
+            One output for each prompt, in order. A request on which the model failed has
+            finish_reason "error"; the others are not touched by it.
+
+        Raises:
+            RequestError: a prompt or its parameters cannot be served; nothing is run then.
+            EngineDeadError: the engine has stopped.
+        """
+        parsed = _each(as_prompt_list(prompts), self.engine.parse)
+        return self._run(parsed, sampling_params, use_tqdm, priority)
+
+    def chat(
+        self,
+        messages: Messages | Sequence[Messages],
+        sampling_params: Params = None,
+        use_tqdm: bool | Callable[..., tqdm[Any]] = True,
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        priority: int | Sequence[int] | None = None,
+    ) -> list[RequestOutput]:
+        """Answer one conversation or many.
+
+        Args:
+            messages: `[{"role": ..., "content": ...}, ...]`, or a list of such conversations.
+            tools: in OpenAI's form, rendered into the prompt by the chat template.
+            chat_template: a jinja template, or its file, in place of the model's.
+            add_generation_prompt: end the prompt where the assistant begins.
+            continue_final_message: go on with the last message instead of answering it.
+            chat_template_kwargs: more variables for the template.
+
+        Returns, raises: as `generate`.
+        """
+        template = {
+            "tools": tools,
+            "chat_template": chat_template,
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": continue_final_message,
+            "chat_template_kwargs": chat_template_kwargs,
+        }
+        parsed = _each(
+            _conversations(messages), lambda one: self.engine.parse_chat(one, **template)
+        )
+        return self._run(parsed, sampling_params, use_tqdm, priority)
+
+    def beam_search(self, prompts: Any, params: BeamSearchParams) -> list[BeamSearchOutput]:
+        """The `beam_width` most likely completions of each prompt, best first.
+
+        Raises: as `generate`.
+        """
+        parsed = _each(as_prompt_list(prompts), self.engine.parse)
+        return beam_search(self.engine, parsed, params)
+
+    # ------------------------------------------------------------------ streams
+
+    def stream(
+        self, prompt: Any, sampling_params: SamplingParams | None = None, *, priority: int = 0
+    ) -> RequestStream:
+        """Complete one prompt, piece by piece.
+
+        Each output holds the text that is new (`output_kind` in the params changes that). Leaving the
+        loop, closing the stream or letting go of it aborts the request.
+
+        Raises: as `generate`, at once.
+        """
+        return self._stream(self.engine.parse(prompt), sampling_params, priority)
+
+    def stream_chat(
+        self,
+        messages: Messages,
+        sampling_params: SamplingParams | None = None,
+        *,
+        priority: int = 0,
+        **template: Any,
+    ) -> RequestStream:
+        """Answer one conversation, piece by piece; `template` as in `chat`."""
+        return self._stream(self.engine.parse_chat(messages, **template), sampling_params, priority)
+
+    def _stream(
+        self, prompt: ParsedPrompt, params: SamplingParams | None, priority: int
+    ) -> RequestStream:
+        resolved = self.engine.resolve(params, RequestOutputKind.DELTA)
+        return self.engine.submit(prompt, resolved, priority=priority)
+
+    # ------------------------------------------------------------------ the rest
+
+    def get_tokenizer(self) -> Any:
+        """The Hugging Face tokenizer in use."""
+        if self.engine.tokenizer is None:
+            raise RequestError("there is no tokenizer: the engine has skip_tokenizer_init=True")
+        return self.engine.tokenizer.hf
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """The defaults of the model's `generation_config.json`, then quire's."""
+        return self.engine.default_sampling_params()
+
+    def get_metrics(self) -> list[Metric]:
+        """Counters and gauges of the engine."""
+        return self.engine.metrics.snapshot()
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget all cached prefixes; False, and nothing done, while requests run."""
+        return self.engine.reset_prefix_cache()
+
+    def close(self) -> None:
+        """Let go of the engine; the last `LLM` that shares it frees the model."""
+        self._handle.release()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _run(
+        self,
+        prompts: list[ParsedPrompt],
+        sampling_params: Params,
+        use_tqdm: bool | Callable[..., tqdm[Any]],
+        priority: int | Sequence[int] | None,
+    ) -> list[RequestOutput]:
+        count = len(prompts)
+        params = _each(
+            _one_each("sampling_params", sampling_params, count),
+            lambda one: self.engine.resolve(one, RequestOutputKind.FINAL_ONLY),
+        )
+        priorities = _one_each("priority", 0 if priority is None else priority, count)
+        streams: list[RequestStream] = []
+        outputs: dict[int, RequestOutput] = {}
+        ready: queue.SimpleQueue[int] = queue.SimpleQueue()
+        try:
+            for index in range(count):
+                stream = self.engine.submit(
+                    prompts[index], params[index], priority=priorities[index]
+                )
+                streams.append(stream)
+                stream.on_ready(lambda index=index: ready.put(index))  # type: ignore[misc]
+            with _ProgressBar(count, use_tqdm) as bar:
+                while len(outputs) < count:
+                    index = ready.get()
+                    outputs[index] = next(streams[index])
+                    bar.update(outputs[index])
+        finally:  # after an error or Ctrl-C, what still runs is of no use to anybody
+            for stream in streams:
+                stream.close()
+        return [outputs[index] for index in range(count)]
+
+
+class _ProgressBar:
+    """tqdm over finished prompts, with prompt and generation tokens per second."""
+
+    def __init__(self, total: int, use_tqdm: bool | Callable[..., tqdm[Any]]) -> None:
+        make = use_tqdm if callable(use_tqdm) else tqdm
+        self._bar = make(
+            total=total,
+            desc="Processed prompts",
+            dynamic_ncols=True,
+            disable=not use_tqdm or not sys.stderr.isatty(),
+        )
+        self._prompt_tokens = 0
+        self._generated_tokens = 0
+
+    def update(self, output: RequestOutput) -> None:
+        self._prompt_tokens += len(output.prompt_token_ids)
+        self._generated_tokens += sum(len(one.token_ids) for one in output.outputs)
+        seconds = self._bar.format_dict["elapsed"] or 1e-9
+        self._bar.set_postfix_str(
+            f"prompt: {self._prompt_tokens / seconds:.1f} tokens/s, "
+            f"generation: {self._generated_tokens / seconds:.1f} tokens/s",
+            refresh=False,
+        )
+        self._bar.update(1)
+
+    def __enter__(self) -> _ProgressBar:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+
+def _each(items: Sequence[Any], function: Callable[[Any], Any]) -> list[Any]:
+    """`function` of every item; an error among many says which item it belongs to."""
+    results = []
+    for index, item in enumerate(items):
+        try:
+            results.append(function(item))
+        except RequestError as error:
+            if len(items) == 1:
+                raise
+            raise type(error)(f"item {index}: {error.message}", param=error.param) from error
+    return results
+
+
+def _one_each(name: str, value: Any, count: int) -> Sequence[Any]:
+    """One value for all prompts, or a list with one for each."""
+    if not isinstance(value, (list, tuple)):
+        return [value] * count
+    if len(value) != count:
+        raise InvalidParamsError(
+            f"{name} has {len(value)} items for {count} prompts; give one for all, or one for each",
+            param=name,
+        )
+    return value
+
+
+def _conversations(messages: Any) -> Sequence[Messages]:
+    """One conversation or many, as a list of conversations."""
+    if not isinstance(messages, (list, tuple)) or not messages:
+        raise InvalidPromptError(
+            'messages must be a non-empty list such as [{"role": "user", "content": "..."}], '
+            "or a list of such lists",
+            param="messages",
+        )
+    return [messages] if isinstance(messages[0], Mapping) else messages  # type: ignore[list-item]

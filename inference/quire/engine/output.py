@@ -1,0 +1,303 @@
+"""From a step's progress to what a caller reads: the state of one request on its way out.
+
+The engine thread feeds a `RequestState`; a caller takes `RequestOutput`s out of it, from any thread or
+event loop. There is no queue between them: an output is made when the caller takes it, from everything
+that came since the last time, so a slow reader costs no memory and loses nothing. This module knows
+neither scheduler nor model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+
+from quire.engine.detokenizer import Detokenizer
+from quire.errors import QuireError
+from quire.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
+from quire.plan import Progress, TokenLogprobs
+from quire.request import FinishReason
+from quire.sampling_params import RequestOutputKind, SamplingParams
+from quire.tokenizer import Tokenizer
+
+
+class SequenceOutput:
+    """One generated sequence of a request: its tokens, text and log-probabilities so far."""
+
+    def __init__(
+        self, index: int, prompt: Sequence[int], params: SamplingParams, tokenizer: Tokenizer | None
+    ) -> None:
+        self.index = index
+        self.token_ids: list[int] = []
+        self.logprobs: list[dict[int, Logprob]] | None = None if params.logprobs is None else []
+        self.cumulative_logprob: float | None = None if params.logprobs is None else 0.0
+        self.finish_reason: FinishReason | None = None
+        self.stop_reason: int | str | None = None
+        self.error: str | None = None
+        self.changed = False  # since the caller last took an output
+        self._taken = 0  # tokens that went out with earlier deltas
+        self._tokenizer = tokenizer
+        self._detokenizer = Detokenizer(
+            tokenizer if params.detokenize else None, prompt, params
+        )
+
+    def apply(self, progress: Progress) -> str | None:
+        """Take in a step's progress; returns the stop string if the text ended by one."""
+        self.changed = True
+        by_token = progress.finish_reason is FinishReason.STOP
+        kept = self._detokenizer.append(progress.new_token_ids, ends_with_stop_token=by_token)
+        self.token_ids += progress.new_token_ids[:kept]
+        if self.logprobs is not None and self.cumulative_logprob is not None:
+            for entry in progress.logprobs[:kept]:
+                self.logprobs.append(logprob_dict(entry, self._tokenizer))
+                self.cumulative_logprob += entry.logprobs[0]
+        if self._detokenizer.stop_string is not None:
+            self.finish(FinishReason.STOP, self._detokenizer.stop_string)
+            return self._detokenizer.stop_string
+        if progress.finish_reason is not None:
+            self.finish(progress.finish_reason, progress.stop_reason, progress.error)
+        return None
+
+    def finish(
+        self, reason: FinishReason, stop_reason: int | str | None, error: str | None = None
+    ) -> None:
+        if self._detokenizer.stop_string is None:
+            self._detokenizer.finish()
+        self.finish_reason, self.stop_reason, self.error = reason, stop_reason, error
+        self.changed = True
+
+    def take(self, *, delta: bool) -> CompletionOutput:
+        """What the caller gets: everything so far, or what is new since the last take."""
+        start = self._taken if delta else 0
+        self._taken = len(self.token_ids)
+        self.changed = False
+        return CompletionOutput(
+            index=self.index,
+            text=self._detokenizer.take_delta() if delta else self._detokenizer.text,
+            token_ids=self.token_ids[start:],
+            cumulative_logprob=self.cumulative_logprob,
+            logprobs=None if self.logprobs is None else self.logprobs[start:],
+            finish_reason=None if self.finish_reason is None else self.finish_reason.value,
+            stop_reason=self.stop_reason,
+            error=self.error,
+        )
+
+
+class RequestState:
+    """A caller's request with its n sequences, between engine thread and caller.
+
+    `apply` and `fail` belong to the engine thread, `take` and `wait` to the caller.
+    """
+
+    def __init__(
+        self,
+        request_id: str,
+        prompt: str | None,
+        prompt_token_ids: list[int],
+        params: SamplingParams,
+        tokenizer: Tokenizer | None,
+        metrics: RequestMetrics,
+        *,
+        show_metrics: bool = True,
+    ) -> None:
+        self.request_id = request_id
+        self.params = params
+        self.metrics = metrics
+        self.finished = False
+        self.num_cached_tokens = 0
+        self._prompt = prompt
+        self._prompt_token_ids = prompt_token_ids
+        self._tokenizer = tokenizer
+        self._show_metrics = show_metrics
+        self._sequences = [
+            SequenceOutput(index, prompt_token_ids, params, tokenizer) for index in range(params.n)
+        ]
+        self._prompt_logprobs: list[dict[int, Logprob] | None] | None = (
+            None if params.prompt_logprobs is None else [None]
+        )
+        self._error: Callable[[], QuireError] | None = None
+        self._done = False  # the caller has taken the last output
+        self._lock = threading.Condition()
+        self._listeners: list[Callable[[], None]] = []
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return len(self._prompt_token_ids)
+
+    def finish_reasons(self) -> list[str]:
+        """Why each of the sequences ended, as far as they have."""
+        return [s.finish_reason.value for s in self._sequences if s.finish_reason is not None]
+
+    def apply(self, index: int, progress: Progress, now: float) -> str | None:
+        """Take in the progress of sequence `index`; returns the stop string that ended it, if any."""
+        with self._lock:
+            if self._prompt_logprobs is not None:
+                missing = len(self._prompt_token_ids) - len(self._prompt_logprobs)
+                for entry in progress.prompt_logprobs[:missing]:
+                    self._prompt_logprobs.append(logprob_dict(entry, self._tokenizer))
+            if progress.new_token_ids:
+                self.metrics.last_token_time = now
+                if self.metrics.first_token_time is None:
+                    self.metrics.first_token_time = now
+            stop_string = self._sequences[index].apply(progress)
+            self._settle(now)
+        return stop_string
+
+    def end(self, reason: FinishReason, now: float) -> None:
+        """End every sequence that still runs, as an abort does."""
+        with self._lock:
+            for sequence in self._sequences:
+                if sequence.finish_reason is None:
+                    sequence.finish(reason, None)
+            self._settle(now)
+
+    def fail(self, error: Callable[[], QuireError]) -> None:
+        """Every waiting or later `take` raises what `error` makes, unless the request has ended."""
+        with self._lock:
+            if not self.finished:
+                self.finished, self._error = True, error
+                self._notify()
+
+    def _settle(self, now: float) -> None:
+        self.finished = all(sequence.finish_reason for sequence in self._sequences)
+        if self.finished:
+            self.metrics.finished_time = now
+        if self.finished or self.params.output_kind is not RequestOutputKind.FINAL_ONLY:
+            self._notify()
+
+    def _notify(self) -> None:
+        self._lock.notify_all()
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            listener()
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call `listener` once, from the engine thread, when there is something to take."""
+        with self._lock:
+            if self._ready():
+                listener()
+            else:
+                self._listeners.append(listener)
+
+    def _ready(self) -> bool:
+        if self.finished or self._done:
+            return True
+        if self.params.output_kind is RequestOutputKind.FINAL_ONLY:
+            return False
+        return any(sequence.changed for sequence in self._sequences)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until there is something to take, or for `timeout` seconds; says whether there is."""
+        with self._lock:
+            return self._lock.wait_for(self._ready, timeout)
+
+    def take(self) -> RequestOutput | None:
+        """The next output, or None after the last one. Call it when `wait` or `listen` said so.
+
+        Raises:
+            QuireError: what ended the request or the engine under it.
+        """
+        with self._lock:
+            if self._error is not None:
+                raise self._error()
+            if self._done:
+                return None
+            delta = self.params.output_kind is RequestOutputKind.DELTA
+            self._done = self.finished
+            return RequestOutput(
+                request_id=self.request_id,
+                prompt=self._prompt,
+                prompt_token_ids=self._prompt_token_ids,
+                prompt_logprobs=self._prompt_logprobs,
+                outputs=[
+                    sequence.take(delta=delta)
+                    for sequence in self._sequences
+                    if sequence.changed or not delta
+                ],
+                finished=self.finished,
+                metrics=self.metrics if self._show_metrics else None,
+                num_cached_tokens=self.num_cached_tokens,
+            )
+
+
+class RequestStream:
+    """The caller's end of a request: an iterator and an async iterator over its outputs.
+
+    Closing it, or letting go of it, before the end aborts the request.
+    """
+
+    def __init__(self, state: RequestState, abort: Callable[[str], None]) -> None:
+        self._state = state
+        self._abort = abort
+
+    @property
+    def request_id(self) -> str:
+        return self._state.request_id
+
+    @property
+    def finished(self) -> bool:
+        """Whether generation has ended; outputs may still be left to take."""
+        return self._state.finished
+
+    def __iter__(self) -> RequestStream:
+        return self
+
+    def __next__(self) -> RequestOutput:
+        self._state.wait()
+        output = self._state.take()
+        if output is None:
+            raise StopIteration
+        return output
+
+    def __aiter__(self) -> RequestStream:
+        return self
+
+    async def __anext__(self) -> RequestOutput:
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                loop.call_soon_threadsafe(ready.set)
+
+        self._state.listen(wake)
+        await ready.wait()
+        output = self._state.take()
+        if output is None:
+            raise StopAsyncIteration
+        return output
+
+    def on_ready(self, listener: Callable[[], None]) -> None:
+        """Call `listener` once, from the engine thread, when the next output can be taken."""
+        self._state.listen(listener)
+
+    def close(self) -> None:
+        """Abort the request if it still runs."""
+        if not self._state.finished:
+            self._abort(self._state.request_id)
+
+    async def aclose(self) -> None:
+        """Abort the request if it still runs."""
+        self.close()
+
+    def __enter__(self) -> RequestStream:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def logprob_dict(entry: TokenLogprobs, tokenizer: Tokenizer | None) -> dict[int, Logprob]:
+    """Token id -> Logprob for one position; the token that stands there comes first."""
+    return {
+        token_id: Logprob(
+            logprob, rank, None if tokenizer is None else tokenizer.id_to_text(token_id)
+        )
+        for token_id, logprob, rank in zip(
+            entry.token_ids, entry.logprobs, entry.ranks, strict=True
+        )
+    }

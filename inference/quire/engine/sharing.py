@@ -1,0 +1,72 @@
+"""Engines that several faces use together.
+
+Faces that ask for the same model with the same options share one engine: weights and KV cache are in
+memory once, and all requests run in one batch. It is closed when the last face lets go of it. This
+table is the one thing in quire that is global to the process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import weakref
+from typing import Any
+
+from quire.config import EngineConfig
+from quire.engine.engine import Engine
+from quire.errors import EngineDeadError
+
+_lock = threading.Lock()
+_engines: dict[str, Engine] = {}
+_holders: dict[str, int] = {}
+
+
+class EngineHandle:
+    """One face's hold on an engine.
+
+    Args:
+        owner: the face; when it is collected, or at exit, the hold is released.
+        engine: an engine that its maker closes; default: a shared one for `options`.
+        options: fields of `EngineConfig`.
+    """
+
+    def __init__(self, owner: object, engine: Engine | None, options: dict[str, Any]) -> None:
+        if engine is not None:
+            self.engine = engine
+            self._release = weakref.finalize(owner, lambda: None)
+            return
+        config = EngineConfig.from_options(**options)
+        key = json.dumps(dataclasses.asdict(config), sort_keys=True, default=str)
+        self.engine = _acquire(key, config)
+        self._release = weakref.finalize(owner, _release, key, self.engine)
+
+    def release(self) -> None:
+        """Let go of the engine; a second call does nothing."""
+        self._release()
+
+
+def _acquire(key: str, config: EngineConfig) -> Engine:
+    with _lock:
+        engine = _engines.get(key)
+        if engine is not None:
+            try:
+                engine.check_health()
+            except EngineDeadError:
+                engine = None
+        if engine is None:
+            engine = _engines[key] = Engine(config)
+            _holders[key] = 0
+        _holders[key] += 1
+        return engine
+
+
+def _release(key: str, engine: Engine) -> None:
+    with _lock:
+        if _engines.get(key) is not engine:  # it died, and another has taken its place
+            return
+        _holders[key] -= 1
+        if _holders[key]:
+            return
+        del _engines[key], _holders[key]
+    engine.close()
