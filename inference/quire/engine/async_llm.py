@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from functools import partial
 from typing import Any
 
+from quire.engine.prompts import ParsedPrompt
+
 from quire.config import EngineConfig
 from quire.engine.engine import Engine
 from quire.engine.metrics import Metric
-from quire.engine.prompts import ParsedPrompt
 from quire.engine.sharing import EngineHandle
 from quire.errors import RequestError
 from quire.outputs import RequestOutput

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from quire.engine.engine import Engine
 from quire.engine.prompts import ParsedPrompt
+
+from quire.engine.engine import Engine
 from quire.errors import RequestFailedError
 from quire.outputs import BeamSearchOutput, BeamSearchSequence, Logprob
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams

@@ -23,21 +23,21 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from quire.config import EngineConfig, SchedulerConfig
-from quire.core.block_pool import BlockPool
 from quire.core.kv_manager import KVManager
 from quire.core.scheduler import Scheduler
+from quire.engine.prompts import ParsedPrompt, parse_prompt
+from quire.tokenizer import Tokenizer
+
+from quire.config import EngineConfig, SchedulerConfig
 from quire.engine.admission import check_params, resolve_params
 from quire.engine.metrics import EngineMetrics
 from quire.engine.output import RequestState, RequestStream
-from quire.engine.prompts import ParsedPrompt, parse_prompt
 from quire.errors import EngineClosedError, EngineDeadError, RequestError, RequestFailedError
 from quire.executor.base import Executor
 from quire.outputs import RequestMetrics
 from quire.plan import Progress, StepPlan
 from quire.request import FinishReason, Request
 from quire.sampling_params import RequestOutputKind, SamplingParams
-from quire.tokenizer import Tokenizer
 
 clock = time.monotonic
 logger = logging.getLogger(__name__)

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from quire.engine.prompts import ParsedPrompt, as_prompt_list
 from tqdm import tqdm
 
 from quire.engine.beam_search import beam_search
 from quire.engine.engine import Engine
 from quire.engine.metrics import Metric
 from quire.engine.output import RequestStream
-from quire.engine.prompts import ParsedPrompt, as_prompt_list
 from quire.engine.sharing import EngineHandle
 from quire.errors import InvalidParamsError, InvalidPromptError, RequestError
 from quire.outputs import BeamSearchOutput, RequestOutput

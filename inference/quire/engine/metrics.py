@@ -6,6 +6,7 @@ from collections import Counter as Tally
 from dataclasses import dataclass
 
 from quire.core.scheduler import Scheduler
+
 from quire.engine.output import RequestState
 from quire.plan import StepPlan
 

@@ -14,12 +14,13 @@ import threading
 from collections.abc import Callable, Sequence
 
 from quire.engine.detokenizer import Detokenizer
+from quire.tokenizer import Tokenizer
+
 from quire.errors import QuireError
 from quire.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
 from quire.plan import Progress, TokenLogprobs
 from quire.request import FinishReason
 from quire.sampling_params import RequestOutputKind, SamplingParams
-from quire.tokenizer import Tokenizer
 
 
 class SequenceOutput:
@@ -38,9 +39,7 @@ class SequenceOutput:
         self.changed = False  # since the caller last took an output
         self._taken = 0  # tokens that went out with earlier deltas
         self._tokenizer = tokenizer
-        self._detokenizer = Detokenizer(
-            tokenizer if params.detokenize else None, prompt, params
-        )
+        self._detokenizer = Detokenizer(tokenizer if params.detokenize else None, prompt, params)
 
     def apply(self, progress: Progress) -> str | None:
         """Take in a step's progress; returns the stop string if the text ended by one."""
