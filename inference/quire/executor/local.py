@@ -1,0 +1,53 @@
+"""An executor in this process: one model on one device."""
+
+from __future__ import annotations
+
+from quire.config import EngineConfig, ModelLimits
+from quire.executor.base import ModelFacts
+from quire.hub import find_model
+from quire.models.loader import load_model
+from quire.plan import StepPlan, StepResult
+from quire.runner.kv_cache import allocate_cache, plan_cache
+from quire.runner.runner import ModelRunner
+
+
+class LocalExecutor:
+    """Finds the model, loads it, makes its KV cache and runs its steps.
+
+    Args:
+        config: as the user gave it; `self.config` is the resolved one.
+
+    Raises:
+        ModelError: the model cannot be found, read or run.
+        ConfigError: an option does not fit the model or the machine.
+        CacheTooSmallError: the cache cannot hold one request of `max_model_len`.
+        DeviceMemoryError: weights or cache do not fit.
+    """
+
+    def __init__(self, config: EngineConfig) -> None:
+        checkpoint = find_model(config)
+        model = load_model(checkpoint, config)
+        limits = ModelLimits(
+            max_positions=model.spec.max_positions,
+            dtype=str(model.dtype).removeprefix("torch."),
+            device=model.device.type,
+        )
+        self.config = config.resolve(limits)
+        self.cache = plan_cache(model.spec, self.config, model.dtype)
+        kv = allocate_cache(model.spec, self.cache, model.dtype, model.device)
+        self.facts = ModelFacts(
+            folder=checkpoint.folder,
+            vocab_size=model.spec.vocab_size,
+            eos_token_ids=checkpoint.eos_token_ids,
+            generation_defaults=checkpoint.sampling_defaults,
+        )
+        self._runner: ModelRunner | None = ModelRunner(model, self.config, kv)
+
+    def execute(self, plan: StepPlan) -> StepResult:
+        """See `Executor.execute`."""
+        assert self._runner is not None, "a step after close"
+        return self._runner.execute(plan)
+
+    def close(self) -> None:
+        """Free weights and cache."""
+        self._runner = None

@@ -1,0 +1,1 @@
+"""From a `StepPlan` to a `StepResult`: tensors, the model's forward pass, and the choice of tokens."""

@@ -1,0 +1,147 @@
+"""One step: from a `StepPlan` to a `StepResult`.
+
+Owns the order of things: request state, tensors, forward pass, logits where they are needed, the choice
+of tokens, what is reported of them. It knows no scheduling, and no text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from quire.config import EngineConfig
+from quire.models.base import CausalLM
+from quire.plan import StepPlan, StepResult, TokenLogprobs
+from quire.runner.batch import Batch, PromptSpan, RequestState, RequestTable
+from quire.runner.logits import apply_rules
+from quire.runner.logprobs import token_logprobs
+from quire.runner.sampler import sample, uniforms
+
+# Elements of the logits that prompt log-probabilities hold at a time: 64 MiB of float32.
+PROMPT_LOGITS = 1 << 24
+
+NOT_FINITE = (
+    "the model gave NaN or infinite logits for this request: its weights may be damaged, or its "
+    "activations may overflow; try dtype='float32' or 'bfloat16'"
+)
+NOTHING_LEFT = (
+    "no token can be chosen for this request: allowed_token_ids, bad_words, min_tokens, logit_bias or "
+    "penalties leave none with a finite logit"
+)
+
+
+class ModelRunner:
+    """Runs one model's steps.
+
+    Args:
+        model: in eval mode.
+        config: resolved.
+        kv: the KV cache, one tensor [2, blocks, kv_heads, block_size, head_dim] for each layer.
+    """
+
+    def __init__(self, model: CausalLM, config: EngineConfig, kv: Sequence[torch.Tensor]) -> None:
+        self._model = model
+        self._kv = kv
+        self._requests = RequestTable(config.block_size, model.spec.vocab_size, kv[0].device)
+
+    @torch.inference_mode()
+    def execute(self, plan: StepPlan) -> StepResult:
+        """Compute the plan's chunks and choose the tokens that follow.
+
+        A request whose logits are of no use is reported in `StepResult.failed`, without a token. If this
+        raises, nothing is kept of the step that admitting its requests again does not replace.
+        """
+        self._requests.apply(plan)
+        result = StepResult(plan.step)
+        if not plan.chunks:
+            return result
+        batch = self._requests.build(plan)
+        hidden = self._model(batch.ids, batch.positions, self._kv, batch.meta)
+        for span in batch.prompt_spans:
+            self._report_prompt(span, hidden, result)
+        if batch.sampled:
+            logits = self._model.logits(hidden[batch.sample_rows])
+            self._choose(batch, logits, result)
+        return result
+
+    def _choose(self, batch: Batch, logits: torch.Tensor, result: StepResult) -> None:
+        """Choose and append a token for every sampled request; `logits` are changed in place."""
+        states = batch.sampled
+        peaks, tokens = _peaks(logits)
+        failed = {i: NOT_FINITE for i, peak in enumerate(peaks) if not math.isfinite(peak)}
+        asked = [
+            i
+            for i, state in enumerate(states)
+            if state.params.logprobs is not None and i not in failed
+        ]
+        raw = logits[asked] if asked else None
+        ruled = [
+            (i, state.rules)
+            for i, state in enumerate(states)
+            if state.rules is not None and i not in failed
+        ]
+        if ruled:
+            apply_rules(logits, ruled)
+            rows = [row for row, _ in ruled]
+            for row, peak, token in zip(rows, *_peaks(logits[rows]), strict=True):
+                tokens[row] = token
+                if not math.isfinite(peak):
+                    failed[row] = NOTHING_LEFT
+        drawn = [i for i, state in enumerate(states) if not state.params.greedy and i not in failed]
+        if drawn:
+            picked = logits if len(drawn) == len(states) else logits[drawn]
+            for i, token in zip(drawn, _draw(picked, [states[i] for i in drawn]), strict=True):
+                tokens[i] = token
+        for i, state in enumerate(states):
+            if i in failed:
+                result.failed[state.request_id] = failed[i]
+            elif state.request_id not in result.failed:
+                self._requests.append(state, tokens[i])
+                result.tokens[state.request_id] = [tokens[i]]
+        if raw is not None:
+            _report(raw, [states[i] for i in asked], [tokens[i] for i in asked], result)
+
+    def _report_prompt(self, span: PromptSpan, hidden: torch.Tensor, result: StepResult) -> None:
+        count = span.state.params.prompt_logprobs
+        assert count is not None
+        rows = max(1, PROMPT_LOGITS // self._model.spec.vocab_size)
+        entries: list[TokenLogprobs] = []
+        for start in range(0, len(span.token_ids), rows):
+            token_ids = span.token_ids[start : start + rows]
+            first = span.first_row + start
+            logits = self._model.logits(hidden[first : first + len(token_ids)])
+            if not all(math.isfinite(peak) for peak in _peaks(logits)[0]):
+                result.failed[span.state.request_id] = NOT_FINITE
+                return
+            entries += token_logprobs(logits, token_ids, [count] * len(token_ids))
+        result.prompt_logprobs[span.state.request_id] = entries
+
+
+def _peaks(logits: torch.Tensor) -> tuple[list[float], list[int]]:
+    """Of each row the greatest logit, which is NaN if any is, and the first token that has it."""
+    values, tokens = logits.max(dim=1)
+    return values.tolist(), tokens.tolist()
+
+
+def _draw(logits: torch.Tensor, states: Sequence[RequestState]) -> list[int]:
+    draws = uniforms(
+        [state.seed for state in states], [state.num_output_tokens for state in states]
+    )
+    token_ids: list[int] = sample(logits, [state.params for state in states], draws).tolist()
+    return token_ids
+
+
+def _report(
+    raw: torch.Tensor,
+    states: Sequence[RequestState],
+    token_ids: Sequence[int],
+    result: StepResult,
+) -> None:
+    """Add the log-probabilities of the chosen tokens, except for requests that failed."""
+    counts = [state.params.logprobs or 0 for state in states]
+    entries = token_logprobs(raw, token_ids, counts)
+    for state, entry in zip(states, entries, strict=True):
+        if state.request_id in result.tokens:
+            result.logprobs[state.request_id] = [entry]
