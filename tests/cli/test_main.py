@@ -48,7 +48,7 @@ def test_version(capsys: Capture) -> None:
     ("arguments", "message"),
     [
         (["generat"], "unknown command 'generat'; did you mean 'generate'?"),
-        (["--verison"], "unrecognized arguments: --verison"),
+        (["--verison"], "unknown flag '--verison'; did you mean '--version'?"),
         (["chat", "--sytem", "x"], "unknown flag '--sytem'; did you mean '--system'?"),
         (["version", "extra"], "unrecognized arguments: extra"),
         (["generate", "--top-p", "7", "hi"], "top_p must be between 0 and 1"),

@@ -93,7 +93,7 @@ def _command(arguments: list[str]) -> str:
         if arguments[0] not in COMMANDS:
             parser.error(f"unknown command {arguments[0]!r}{suggest(arguments[0], COMMANDS)}")
         return arguments[0]
-    parser.parse_args(arguments)
+    parser.parse(arguments)
     parser.print_help()
     parser.exit(0)
 

@@ -90,7 +90,7 @@ class Flags:
             if spelling.get("action") == "append":
                 text += "; repeat the flag for more"
             default = self.defaults.get(option.name, option.default)
-            if default not in (None, False):
+            if default is not None and default is not False:
                 text += f" (default: {default})"
             group.add_argument(
                 "--" + option.name.replace("_", "-"),
