@@ -167,15 +167,52 @@ class Llama(nn.Module):
         self.freq = 1.0 / (s.theta ** (torch.arange(half).float() / half))
         self.reset()
 
+    @torch.no_grad()
     def reset(self) -> None:
-        """Small normal weights; query and key start alike, so equal tokens attend to each other."""
+        """Small embeddings, silent outputs, and a start at copying (see `seed_copying`)."""
         for name, p in self.named_parameters():
             if p.dim() < 2:
                 continue
-            std = 0.02 if "embed" in name else 1 / math.sqrt(p.shape[1])
+            std = 0.02 if "embed" in name else 0.5 / math.sqrt(p.shape[1])
             if "o_proj" in name or "down_proj" in name:
-                std /= math.sqrt(2 * self.s.layers)
+                std = 0.0
             nn.init.normal_(p, std=std)
+        self.seed_copying()
+
+    @torch.no_grad()
+    def seed_copying(self) -> None:
+        """Begin with heads that look one and two tokens back, and heads that use them to copy.
+
+        Layer 0 attends to the token before by position alone: embeddings share a constant first
+        entry, and a query and key made from it differ by a turn of one or two places. Layers 1
+        and 2 look for places whose preceding token equals the current one, and pass on what
+        stands there. Training changes these weights like any others.
+        """
+        s = self.s
+        half, group = s.head_dim // 2, s.heads // s.kv_heads
+        self.model.embed_tokens.weight[:, 0] = 0.06
+        basis = torch.linalg.qr(torch.randn(s.hidden, s.hidden))[0]
+        read = [basis[:, i * s.head_dim : (i + 1) * s.head_dim].T for i in range(4)]
+        fast = torch.zeros(s.head_dim)
+        fast[:8] = fast[half : half + 8] = 1.6
+        slow = torch.ones(s.head_dim) * 1.7
+        slow[:12] = slow[half : half + 12] = 0.0
+        for kv in range(min(2, s.kv_heads)):
+            q = slice(kv * group * s.head_dim, (kv * group + 1) * s.head_dim)
+            k = slice(kv * s.head_dim, (kv + 1) * s.head_dim)
+            first = self.model.layers[0].self_attn
+            angle = self.freq * (kv + 1)
+            turned = rotate(fast[None], angle.cos(), angle.sin())[0]
+            first.q_proj.weight[q], first.k_proj.weight[k] = 0.0, 0.0
+            first.q_proj.weight[q, 0], first.k_proj.weight[k, 0] = fast, turned
+            first.v_proj.weight[k] = read[0]
+            first.o_proj.weight[:, q] = 0.04 * read[1 + kv].T
+            for layer in self.model.layers[1:3]:
+                attn = layer.self_attn
+                attn.q_proj.weight[q] = slow[:, None] * read[0]
+                attn.k_proj.weight[k] = slow[:, None] * read[1]
+                attn.v_proj.weight[k] = read[0 if kv == 0 else 3]
+                attn.o_proj.weight[:, q] = 0.04 * read[0 if kv == 0 else 3].T
 
     def tables(self, length: int) -> tuple[Tensor, Tensor]:
         """Cosines and sines for positions 0 to length - 1."""
