@@ -1,0 +1,52 @@
+"""The operations that models call: each runs the best version that its tensors' device has.
+
+A faster version is a function of the same name and signature in a module named under its device in
+`FASTER`; a module may leave operations out, and those run as the reference. Nothing else changes
+when one is added.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import ParamSpec, TypeVar, cast
+
+import torch
+
+from quire_kernels import reference
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# device type -> module with faster versions, e.g. "cuda": "quire_kernels.triton"
+FASTER: MappingProxyType[str, str] = MappingProxyType({})
+
+
+@functools.cache
+def find(name: str, device_type: str) -> Callable[..., object]:
+    """The version of operation `name` that runs on devices of this type."""
+    module = importlib.import_module(FASTER[device_type]) if device_type in FASTER else reference
+    return cast(Callable[..., object], getattr(module, name, getattr(reference, name)))
+
+
+def _dispatched(operation: Callable[P, R]) -> Callable[P, R]:
+    """`operation`, run in the version for the device of its first argument."""
+
+    @functools.wraps(operation)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        first = cast(torch.Tensor, args[0])
+        return cast(R, find(operation.__name__, first.device.type)(*args, **kwargs))
+
+    return run
+
+
+write_kv = _dispatched(reference.write_kv)
+paged_attention = _dispatched(reference.paged_attention)
+rms_norm = _dispatched(reference.rms_norm)
+add_rms_norm = _dispatched(reference.add_rms_norm)
+layer_norm = _dispatched(reference.layer_norm)
+rotary_embedding = _dispatched(reference.rotary_embedding)
+silu_and_mul = _dispatched(reference.silu_and_mul)
+gelu_and_mul = _dispatched(reference.gelu_and_mul)

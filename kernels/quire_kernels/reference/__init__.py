@@ -1,0 +1,20 @@
+"""Every operation in plain torch: readable, the oracle that each faster version is tested against.
+
+It runs on any device and is what a device without a faster version uses.
+"""
+
+from quire_kernels.reference.activation import gelu_and_mul, silu_and_mul
+from quire_kernels.reference.attention import paged_attention, write_kv
+from quire_kernels.reference.norm import add_rms_norm, layer_norm, rms_norm
+from quire_kernels.reference.rotary import rotary_embedding
+
+__all__ = [
+    "add_rms_norm",
+    "gelu_and_mul",
+    "layer_norm",
+    "paged_attention",
+    "rms_norm",
+    "rotary_embedding",
+    "silu_and_mul",
+    "write_kv",
+]
