@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from quire.outputs import CompletionOutput, RequestOutput
 from quire.sampling_params import SamplingParams
 
-Answer = Callable[[Any], "str | list[Any]"]
+Answer = Callable[[Any], Iterable[Any]]
 
 
 def echo(asked: Any) -> str:
@@ -17,7 +17,7 @@ def echo(asked: Any) -> str:
 
 
 class ScriptedLLM:
-    """Answers what `answer(prompt or messages)` returns: a text, or a list of pieces to stream.
+    """Answers what `answer(prompt or messages)` returns: a text, or pieces of one to stream.
 
     A piece that is an exception is raised where it stands. Everything that was asked is kept, and so is
     how many streams were closed before their end.
@@ -66,7 +66,7 @@ class ScriptedLLM:
     def _pieces(self, asked: Any, params: SamplingParams) -> Iterator[str]:
         self.asked.append((asked, params))
         answer = self.answer(asked)
-        for piece in list(answer):
+        for piece in answer:
             if isinstance(piece, BaseException):
                 raise piece
             yield piece
