@@ -1,0 +1,251 @@
+"""`Tokenizer`: text to token ids and back, the same for fast and slow Hugging Face tokenizers.
+
+Safe for threads: a fast tokenizer is used through a clone of its Rust part that nobody else holds (so a
+caller who asks `hf` for truncation neither truncates our prompts nor meets "Already borrowed"), a slow
+one behind a lock. Knows nothing of streams of tokens; that is `engine.detokenizer`.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from quire.errors import InvalidPromptError, PromptTooLongError
+from quire.tokenizer.chat import ChatTemplate
+from quire.tokenizer.load import load_hf_tokenizer
+
+
+class Tokenizer:
+    """A Hugging Face tokenizer, fast or slow.
+
+    Spaces are never cleaned up (`clean_up_tokenization_spaces`): text is what the ids say.
+
+    Args:
+        hf: the `PreTrainedTokenizerBase` to wrap; its `chat_template` may be changed at any time.
+        chat_template: Jinja text, or a file of it, in place of the tokenizer's own.
+
+    Raises:
+        ConfigError: `chat_template` names a file that does not exist.
+    """
+
+    def __init__(self, hf: Any, *, chat_template: str | Path | None = None) -> None:
+        self.hf = hf
+        self._chat = ChatTemplate(hf, chat_template)
+        self._backend = _private_backend(hf)
+        # Rust releases the GIL and is safe; Python code of unknown authors is called one at a time.
+        self._guard = nullcontext() if self._backend is not None else threading.Lock()
+
+    @classmethod
+    def load(
+        cls,
+        name: str | Path,
+        mode: str = "auto",
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+        token: str | None = None,
+        chat_template: str | Path | None = None,
+        download_dir: str | None = None,
+    ) -> Tokenizer:
+        """Load from a folder or the hub; see `load_hf_tokenizer` for arguments and errors."""
+        hf = load_hf_tokenizer(
+            name,
+            mode=mode,
+            trust_remote_code=trust_remote_code,
+            revision=revision,
+            token=token,
+            download_dir=download_dir,
+        )
+        return cls(hf, chat_template=chat_template)
+
+    @property
+    def is_fast(self) -> bool:
+        return bool(self.hf.is_fast)
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """One more than the highest id, added tokens included."""
+        return max(len(self.hf), max(self.hf.get_vocab().values(), default=-1) + 1)
+
+    @cached_property
+    def max_chars_per_token(self) -> int:
+        """Characters of the longest token: no prompt has more than this times its tokens."""
+        return max(map(len, self.hf.get_vocab()), default=1)
+
+    @property
+    def eos_token_id(self) -> int | None:
+        return None if self.hf.eos_token_id is None else int(self.hf.eos_token_id)
+
+    @property
+    def bos_token_id(self) -> int | None:
+        return None if self.hf.bos_token_id is None else int(self.hf.bos_token_id)
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids that `decode` leaves out with `skip_special_tokens`."""
+        if self._backend is None:
+            return frozenset(int(i) for i in self.hf.all_special_ids)
+        added = self._backend.get_added_tokens_decoder()
+        return frozenset(i for i, token in added.items() if token.special)
+
+    @cached_property
+    def byte_fallback(self) -> Mapping[int, int]:
+        """Id -> byte of the tokens `<0x00>` to `<0xFF>`, if `decode` puts characters together from them."""
+        vocab = self.hf.get_vocab()
+        ids = [vocab.get(f"<0x{byte:02X}>") for byte in range(256)]
+        euro = [ids[byte] for byte in "€".encode()]
+        if None in ids or self.decode([i for i in euro if i is not None]) != "€":
+            return {}
+        return {i: byte for byte, i in enumerate(ids) if i is not None}
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of `text`.
+
+        Raises:
+            InvalidPromptError: `text` holds half a surrogate pair, which is no character.
+        """
+        check_text(text)
+        if self._backend is not None:
+            # The batch call is the one that releases the GIL.
+            batch = self._backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+            return list(batch[0].ids)
+        with self._guard:
+            ids = self.hf.encode(text, add_special_tokens=add_special_tokens, verbose=False)
+        return [int(i) for i in ids]
+
+    def decode(
+        self,
+        ids: Sequence[int],
+        skip_special_tokens: bool = True,
+        spaces_between_special_tokens: bool = True,
+    ) -> str:
+        """Text of `ids`; ids outside the vocabulary are nothing, bytes that are no character U+FFFD.
+
+        Args:
+            spaces_between_special_tokens: of slow tokenizers: put a space between added tokens and text.
+        """
+        if self._backend is not None:
+            return str(self._backend.decode(ids, skip_special_tokens=skip_special_tokens))
+        with self._guard:
+            if self.is_fast:
+                known = [i for i in ids if 0 <= i < self.vocab_size]
+                return str(
+                    self.hf.decode(
+                        known,
+                        skip_special_tokens=skip_special_tokens,
+                        clean_up_tokenization_spaces=False,
+                    )
+                )
+            return self._decode_slow(ids, skip_special_tokens, spaces_between_special_tokens)
+
+    def _decode_slow(self, ids: Iterable[int], skip_special: bool, spaces: bool) -> str:
+        """Added tokens stand as they are; what is between them is put together by the tokenizer."""
+        added = self._added_tokens
+        parts: list[str] = []
+        run: list[str] = []
+        for i in ids:
+            if not 0 <= i < self.vocab_size or (skip_special and i in self.special_ids):
+                continue
+            if i in added:
+                parts += [self.hf.convert_tokens_to_string(run) if run else "", added[i]]
+                run = []
+            elif (token := self.hf.convert_ids_to_tokens(i)) is not None:
+                run.append(token)
+        parts.append(self.hf.convert_tokens_to_string(run) if run else "")
+        return (" " if spaces else "").join(part for part in parts if part)
+
+    @cached_property
+    def _added_tokens(self) -> dict[int, str]:
+        return {int(i): token for token, i in self.hf.get_added_vocab().items()}
+
+    def id_to_text(self, token_id: int) -> str:
+        """Text of one token on its own; the bytes of a part of a character are U+FFFD."""
+        return self.decode([token_id], skip_special_tokens=False)
+
+    def bad_word_ids(self, words: Iterable[str]) -> tuple[tuple[int, ...], ...]:
+        """Token sequences that spell each word, at the start of a text and after a space.
+
+        The one after a space counts where the space is part of the word's first token: as many tokens,
+        another first one.
+
+        Raises:
+            InvalidPromptError: a word holds half a surrogate pair.
+        """
+        sequences: list[tuple[int, ...]] = []
+        for word in words:
+            bare = tuple(self.encode(word.lstrip(), add_special_tokens=False))
+            spaced = tuple(self.encode(" " + word.lstrip(), add_special_tokens=False))
+            if bare:
+                sequences.append(bare)
+            if bare and len(spaced) == len(bare) and spaced[0] != bare[0]:
+                sequences.append(spaced)
+        return tuple(sequences)
+
+    def check_length(self, text: str, max_model_len: int) -> None:
+        """Refuse, before tokenizing, text that cannot fit into `max_model_len` tokens.
+
+        Raises:
+            PromptTooLongError: more characters than that many of the longest token have.
+        """
+        limit = max_model_len * self.max_chars_per_token
+        if len(text) > limit:
+            raise PromptTooLongError(
+                f"This model's maximum context length is {max_model_len} tokens. However, your prompt "
+                f"has {len(text)} characters, and {max_model_len} tokens have {limit} at most. "
+                "Please reduce the length of the prompt.",
+                param="prompt",
+            )
+
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any] | Callable[..., Any]] | None = None,
+        chat_template: str | Path | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        template_kwargs: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The conversation as prompt text, special tokens written out: encode without adding any.
+
+        See `ChatTemplate.render`.
+        """
+        return self._chat.render(
+            messages,
+            tools=tools,
+            chat_template=chat_template,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            template_kwargs=template_kwargs,
+        )
+
+
+def check_text(text: str) -> None:
+    """Raise InvalidPromptError if `text` cannot be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidPromptError(
+            f"the text holds half a surrogate pair at character {error.start}, which is no character",
+            param="prompt",
+        ) from None
+
+
+def _private_backend(hf: Any) -> Any | None:
+    """A clone of a fast tokenizer's Rust part; None for a slow one and one with Python code around it."""
+    from transformers import PreTrainedTokenizerFast
+
+    if not isinstance(hf, PreTrainedTokenizerFast):
+        return None
+    for method in ("_encode_plus", "_decode", "decode"):
+        if getattr(type(hf), method) is not getattr(PreTrainedTokenizerFast, method):
+            return None
+    backend = copy.deepcopy(hf.backend_tokenizer)
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = hf.split_special_tokens
+    return backend
