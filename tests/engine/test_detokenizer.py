@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 
 import pytest
-import tiny_tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import tiny_tokenizers
 from quire.engine.detokenizer import Detokenizer, TokenStream
 from quire.sampling_params import SamplingParams
 from quire.tokenizer import Tokenizer
@@ -67,7 +69,7 @@ def run(
     detokenizer = Detokenizer(tok, prompt, SamplingParams(**params))
     shown = ""
     edges = sorted({0, len(output), *(cut % (len(output) + 1) for cut in cuts)})
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         assert detokenizer.append(output[start:end]) == end - start
         shown += detokenizer.take_delta()
         assert detokenizer.text == shown

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 import pytest
-import tiny_tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import tiny_tokenizers
 from quire.engine.detokenizer import Detokenizer, held_back
 from quire.sampling_params import SamplingParams
 from quire.tokenizer import Tokenizer
@@ -70,7 +72,7 @@ def test_any_stops_in_any_text(
     )
     kept, shown = 0, ""
     edges = sorted({0, len(ids), *(cut % (len(ids) + 1) for cut in cuts)})
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         kept += got.append(ids[start:end])
         shown += got.take_delta()
         assert got.text == shown
