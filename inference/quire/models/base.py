@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from quire_kernels.metadata import AttentionMetadata
 from torch import nn
 
 from quire.models.spec import ModelSpec, read_spec
+from quire_kernels.metadata import AttentionMetadata
 
 
 class CausalLM(nn.Module, ABC):
@@ -21,17 +21,28 @@ class CausalLM(nn.Module, ABC):
 
     Subclasses build their modules in `__init__` under Hugging Face's weight names.
 
+    Args:
+        hf_config: a `transformers.PretrainedConfig`.
+        max_length: longest sequence that the model will be run on; default: what the config allows.
+
     Attributes:
         spec: sizes and limits.
-        packed: which parts of the checkpoint are merged at load: last module name in the checkpoint ->
-            (module name here, shard), e.g. `{"q_proj": ("qkv_proj", "q")}`.
+        max_length: longest sequence that the model will be run on.
+        prefix: what names of the checkpoint start with, all but the head's; one that was saved
+            without the head may lack it.
+        packed: which modules of the checkpoint are merged here: last part of a module's name in the
+            checkpoint -> (the same here, part of its weight), e.g. `{"q_proj": ("qkv_proj", "q")}`.
+        ignored: ends of names of tensors that old checkpoints hold and nobody needs.
     """
 
+    prefix: ClassVar[str] = "model."
     packed: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    ignored: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, hf_config: Any) -> None:
+    def __init__(self, hf_config: Any, max_length: int | None = None) -> None:
         super().__init__()
         self.spec: ModelSpec = read_spec(hf_config, self.windows(hf_config))
+        self.max_length = max_length or self.spec.max_positions
 
     @staticmethod
     def windows(hf_config: Any) -> tuple[int | None, ...] | None:

@@ -1,10 +1,26 @@
-"""From a checkpoint on disk to a model ready to run. It knows files and tensors, not architectures."""
+"""From a checkpoint on disk to a model ready to run. It knows tensors and names, not architectures.
+
+A model is built on the meta device, given memory once, in its dtype and on its device, and then filled
+tensor by tensor. Nothing is left out and nothing is left over: a silently random weight cannot be.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
 from quire.config import EngineConfig
+from quire.errors import ConfigError, DeviceMemoryError, UnsupportedModelError, WeightsError
 from quire.hub.checkpoint import Checkpoint
+from quire.layers.linear import Linear
 from quire.models.base import CausalLM
+from quire.models.registry import model_class
+from quire.models.weights import StoredTensor, read_tensors, weight_files
+from quire.quant import Weight, linear_method
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 def load_model(checkpoint: Checkpoint, config: EngineConfig) -> CausalLM:
@@ -12,7 +28,7 @@ def load_model(checkpoint: Checkpoint, config: EngineConfig) -> CausalLM:
 
     Args:
         checkpoint: from `quire.hub.find_model`.
-        config: `dtype`, `device`, `load_format` and `seed` (of dummy weights) are read.
+        config: `dtype`, `device`, `load_format`, `max_model_len` and `seed` (of dummy weights) are read.
 
     Returns:
         The model in eval mode, gradients off, on its device; see its `spec`, `dtype` and `device`.
@@ -23,3 +39,189 @@ def load_model(checkpoint: Checkpoint, config: EngineConfig) -> CausalLM:
         DeviceMemoryError: the weights do not fit on the device.
         ConfigError: `device="cuda"` without one.
     """
+    device = choose_device(config.device)
+    dtype = choose_dtype(config.dtype, checkpoint)
+    method = linear_method(getattr(checkpoint.hf_config, "quantization_config", None))
+    with torch.device("meta"):
+        model = model_class(checkpoint.hf_config)(checkpoint.hf_config, config.max_model_len)
+        for module in model.modules():
+            if isinstance(module, Linear):
+                module.use(method)
+    dummy = config.load_format == "dummy"
+    files = [] if dummy else weight_files(checkpoint.folder, config.load_format)
+    materialise(model, device, dtype)
+    if dummy:
+        fill_randomly(model, config.seed)
+    else:
+        fill(model, read_tensors(files))
+    return model.eval()
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a config's name; "auto" is the GPU where there is one.
+
+    Raises:
+        ConfigError: a GPU is asked for, and there is none that torch can use.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ConfigError(
+            "device='cuda', but torch finds no GPU it can use; leave device at 'auto', or install a "
+            "build of torch for your GPU",
+            param="device",
+        )
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def choose_dtype(name: str, checkpoint: Checkpoint) -> torch.dtype:
+    """The dtype of a config's name; "auto" is the one that the checkpoint's config names.
+
+    Raises:
+        UnsupportedModelError: "auto", and the checkpoint is of a dtype that quire does not compute in.
+    """
+    if name == "auto":
+        named = getattr(checkpoint.hf_config, "dtype", None) or "float32"
+        name = str(named).removeprefix("torch.")
+    if name not in DTYPES:
+        raise UnsupportedModelError(
+            f"config.json gives dtype {name!r}; set dtype to one of {', '.join(DTYPES)}"
+        )
+    return DTYPES[name]
+
+
+def materialise(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Give every parameter memory on `device`, uninitialised; a shared one stays shared.
+
+    Raises:
+        DeviceMemoryError: there is not enough of it.
+    """
+    made: dict[int, nn.Parameter] = {}  # id of the meta parameter -> its twin
+    try:
+        for module in model.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if id(parameter) not in made:
+                    made[id(parameter)] = _twin(parameter, device, dtype)
+                setattr(module, name, made[id(parameter)])
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, buffer.to(device))
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise DeviceMemoryError(
+            f"the weights do not fit into the memory of {device} in {dtype}; take a smaller model or "
+            f"dtype, or free memory ({error})"
+        ) from error
+
+
+def _twin(parameter: nn.Parameter, device: torch.device, dtype: torch.dtype) -> nn.Parameter:
+    if isinstance(parameter, Weight):
+        return parameter.made_on(device, dtype)
+    data = torch.empty(parameter.shape, dtype=dtype, device=device)
+    return nn.Parameter(data, requires_grad=False)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "memory" in str(error)
+
+
+def fill_randomly(model: nn.Module, seed: int) -> None:
+    """Small normal numbers for matrices, ones for norms and zeros for biases; the same for a seed."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1:
+            values = torch.randn(parameter.shape, generator=generator) * 0.02
+        else:
+            values = torch.full(parameter.shape, 0.0 if name.endswith("bias") else 1.0)
+        parameter.data.copy_(values)
+
+
+def fill(model: CausalLM, stored: Iterable[StoredTensor]) -> None:
+    """Copy a checkpoint's tensors into the model's parameters.
+
+    Raises:
+        WeightsError: a tensor is unexpected, misshapen, there twice, or missing; names tensor, shapes
+            and file.
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    filled: dict[tuple[int, str | None], StoredTensor] = {}  # parameter and part -> where from
+    with torch.no_grad():
+        for item in stored:
+            if item.name.endswith(model.ignored):
+                continue
+            name, part = _place(model, parameters, item)
+            parameter = parameters[name]
+            _copy(parameter, part, item, filled.get((id(parameter), part)))
+            filled[id(parameter), part] = item
+    missing = [
+        _checkpoint_name(model, name, part)
+        for name, parameter in model.named_parameters()
+        for part in _missing_parts(parameter, filled)
+    ]
+    if missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        folders = {str(item.file.parent) for item in filled.values()}
+        raise WeightsError(
+            f"the checkpoint {', '.join(folders)} lacks {', '.join(missing[:5])}{more}, which its "
+            "config.json calls for; check that config.json and weights belong together"
+        )
+
+
+def _place(
+    model: CausalLM, parameters: dict[str, nn.Parameter], item: StoredTensor
+) -> tuple[str, str | None]:
+    """The parameter that a tensor belongs to, and which part of it it is; None: all of it."""
+    for name in (item.name, model.prefix + item.name):
+        *path, module, last = name.rsplit(".", 2)
+        target, part = model.packed.get(module, (module, None))
+        renamed = ".".join([*path, target, last])
+        if renamed in parameters:
+            return renamed, part
+    raise WeightsError(
+        f"unexpected tensor {item.name} {list(item.tensor.shape)} in {item.file}: "
+        f"{model.spec.architecture} as config.json describes it has no such weight"
+    )
+
+
+def _copy(
+    parameter: nn.Parameter, part: str | None, item: StoredTensor, before: StoredTensor | None
+) -> None:
+    whole = parameter.data
+    destination = parameter.destination(part) if isinstance(parameter, Weight) else whole
+    if destination.shape != item.tensor.shape:
+        raise WeightsError(
+            f"tensor {item.name} in {item.file} has shape {list(item.tensor.shape)}, but config.json "
+            f"calls for {list(destination.shape)}"
+        )
+    if item.tensor.is_floating_point() != parameter.is_floating_point():
+        raise WeightsError(
+            f"tensor {item.name} in {item.file} is of {item.tensor.dtype}, the model of "
+            f"{parameter.dtype}; quantized weights need their quantization_config"
+        )
+    if before is None:
+        destination.copy_(item.tensor)
+    elif not torch.equal(destination.cpu(), item.tensor.to(destination.dtype)):
+        # Tied weights may stand in a file under both names, but must then be the same.
+        raise WeightsError(
+            f"tensors {before.name} in {before.file} and {item.name} in {item.file} differ, but are one "
+            "weight in the model; if they are not meant to be tied, set "
+            'hf_overrides={"tie_word_embeddings": False}'
+        )
+
+
+def _missing_parts(
+    parameter: nn.Parameter, filled: dict[tuple[int, str | None], StoredTensor]
+) -> list[str | None]:
+    if (id(parameter), None) in filled:
+        return []
+    parts = list(parameter.parts) if isinstance(parameter, Weight) else []
+    found = [part for part in parts if (id(parameter), part) in filled]
+    return [part for part in parts if part not in found] if found else [*parts] or [None]
+
+
+def _checkpoint_name(model: CausalLM, name: str, part: str | None) -> str:
+    """The name that a parameter, or a part of it, has in a checkpoint."""
+    *path, module, last = name.rsplit(".", 2)
+    for theirs, (ours, its_part) in model.packed.items():
+        if ours == module and its_part == part:
+            return ".".join([*path, theirs, last])
+    return name

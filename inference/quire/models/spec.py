@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quire.errors import UnsupportedModelError
+from quire.layers.rope import max_positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class ModelSpec:
         num_kv_heads: key and value heads of each layer.
         head_dim: width of one head.
         vocab_size: width of the logits; token ids are below this.
-        max_positions: longest sequence that the config allows.
+        max_positions: longest sequence that the config allows, rope scaling included.
         windows: per layer, how many positions a token sees (itself included); None: all.
     """
 
@@ -82,6 +83,23 @@ def read_spec(hf_config: Any, windows: tuple[int | None, ...] | None = None) -> 
         num_kv_heads=num_kv_heads,
         head_dim=int(head_dim or hidden_size // num_heads),
         vocab_size=int(hf_config.vocab_size),
-        max_positions=int(hf_config.max_position_embeddings),
+        max_positions=max_positions(hf_config),
         windows=windows,
+    )
+
+
+def windows_of_types(hf_config: Any) -> tuple[int | None, ...]:
+    """Windows of a config that names each layer's kind in `layer_types`.
+
+    Raises:
+        UnsupportedModelError: a kind of attention other than full and sliding.
+    """
+    for kind in hf_config.layer_types:
+        if kind not in ("full_attention", "sliding_attention"):
+            raise UnsupportedModelError(
+                f"layer_types names {kind!r}; quire has full_attention and sliding_attention"
+            )
+    return tuple(
+        hf_config.sliding_window if kind == "sliding_attention" else None
+        for kind in hf_config.layer_types
     )

@@ -1,0 +1,1 @@
+"""Building blocks of models. They know nothing of requests, schedules or files."""

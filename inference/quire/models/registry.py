@@ -1,0 +1,54 @@
+"""Which architectures are native, and where their code is. Imports a model's file when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from types import MappingProxyType
+from typing import Any
+
+from quire.errors import UnsupportedModelError, suggest
+from quire.models.base import CausalLM
+
+MODELS = MappingProxyType(
+    {
+        "GPT2LMHeadModel": "quire.models.gpt2:GPT2LMHeadModel",
+        "Gemma2ForCausalLM": "quire.models.gemma2:Gemma2ForCausalLM",
+        "LlamaForCausalLM": "quire.models.llama:LlamaForCausalLM",
+        "MistralForCausalLM": "quire.models.mistral:MistralForCausalLM",
+        "Phi3ForCausalLM": "quire.models.phi3:Phi3ForCausalLM",
+        "PhiForCausalLM": "quire.models.phi:PhiForCausalLM",
+        "Qwen2ForCausalLM": "quire.models.qwen2:Qwen2ForCausalLM",
+        "Qwen3ForCausalLM": "quire.models.qwen3:Qwen3ForCausalLM",
+    }
+)
+
+
+def is_native(architecture: str | None) -> bool:
+    """Whether quire has the architecture that config.json names."""
+    return architecture in MODELS
+
+
+def model_class(hf_config: Any) -> type[CausalLM]:
+    """The class that runs a config's architecture.
+
+    Args:
+        hf_config: a `transformers.PretrainedConfig`; its `architectures` are looked at.
+
+    Raises:
+        UnsupportedModelError: listing the architectures that exist.
+    """
+    names: list[str] = list(getattr(hf_config, "architectures", None) or [])
+    for name in names:
+        if name in MODELS:
+            module, _, attribute = MODELS[name].partition(":")
+            found: type[CausalLM] = getattr(importlib.import_module(module), attribute)
+            return found
+    known = ", ".join(MODELS)
+    if not names:
+        raise UnsupportedModelError(
+            'config.json names no architecture; give one with hf_overrides={"architectures": '
+            f"[...]}}. quire has: {known}"
+        )
+    raise UnsupportedModelError(
+        f"architecture {names[0]!r} is not among those quire has ({known}){suggest(names[0], MODELS)}"
+    )
