@@ -38,13 +38,14 @@ class Terminal:
 
     def __init__(self, program: str) -> None:
         self.master, end = pty.openpty()
+        path = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(
             [sys.executable, "-c", program],
             stdin=end,
             stdout=end,
             stderr=end,
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(SUPPORT), "TERM": "dumb"},
+            env={**os.environ, "PYTHONPATH": path, "TERM": "dumb"},
         )
         os.close(end)
         self.shown = ""
@@ -61,7 +62,10 @@ class Terminal:
         while text not in self.shown:
             assert time.monotonic() < deadline, f"{text!r} not in {self.shown!r}"
             if select.select([self.master], [], [], 0.1)[0]:
-                self.shown += os.read(self.master, 4096).decode()
+                try:
+                    self.shown += os.read(self.master, 4096).decode()
+                except OSError:  # how Linux says that the process has ended
+                    assert text in self.shown, f"ended, and {text!r} not in {self.shown!r}"
         self.shown = self.shown.partition(text)[2]
 
 
