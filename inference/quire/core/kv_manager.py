@@ -1,0 +1,207 @@
+"""Which blocks each request holds: matched in the prefix cache, grown with its tokens, freed at its end.
+
+It owns block tables and block hashes. It reads a request's token ids and does not know scheduling: who
+runs, in what order, and who gives way is asked of nobody here.
+
+A full block is published in the prefix cache as soon as its tokens are scheduled, before the step has
+run. A second request with the same prompt, scheduled in the same step, then shares it: within a step all
+keys and values of a layer are written before any are read. What a step published is taken back if the
+step fails.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from quire.config import CacheConfig
+from quire.core.block_pool import BlockPool
+from quire.core.prefix_cache import BlockHash, PrefixCache, extend_hashes
+from quire.request import Request
+
+
+@dataclass(slots=True)
+class _Table:
+    """One request's blocks, in order of its tokens, and the hashes of its full blocks."""
+
+    block_ids: list[int] = field(default_factory=list)
+    hashes: list[BlockHash] = field(default_factory=list)  # outlives the blocks of a preempted one
+    num_published: int = 0  # leading blocks that the prefix cache was told of, or gave
+
+
+class KVManager:
+    """Block tables of all requests that are known to the scheduler."""
+
+    def __init__(self, config: CacheConfig) -> None:
+        self.config = config
+        self.block_size = config.block_size
+        self._pool = BlockPool(config.num_blocks)
+        self._prefixes = PrefixCache()
+        self._tables: dict[str, _Table] = {}
+        self._published_in_step: list[BlockHash] = []
+
+    @property
+    def num_free_blocks(self) -> int:
+        """Blocks that can be given to requests, cached ones included."""
+        return self._pool.num_free
+
+    @property
+    def num_cached_blocks(self) -> int:
+        """Blocks that no request holds, kept for prompts alike."""
+        return self._pool.num_cached
+
+    @property
+    def usage(self) -> float:
+        """Share of the blocks that requests hold, in [0, 1]."""
+        return 1 - self._pool.num_free / self._pool.num_blocks
+
+    def block_ids(self, request_id: str) -> tuple[int, ...]:
+        """The request's block table; empty if it holds none."""
+        table = self._tables.get(request_id)
+        return tuple(table.block_ids) if table else ()
+
+    def match(self, request: Request) -> list[int]:
+        """Blocks of the longest cached prefix, looked up only; at least one token is left to compute.
+
+        None for a request that wants log-probabilities of its prompt: every position is computed.
+        """
+        if not self.config.enable_prefix_caching or request.params.prompt_logprobs is not None:
+            return []
+        table = self._tables.setdefault(request.id, _Table())
+        self._hash(request, table)
+        return self._prefixes.find(table.hashes[: (request.num_tokens - 1) // self.block_size])
+
+    def admit(self, request: Request) -> int | None:
+        """Give the request its longest cached prefix.
+
+        Returns:
+            how many tokens are in it; None, with nothing changed, if the blocks of all its known
+            tokens are not to be had, so that what is admitted can finish its prompt.
+        """
+        table = self._tables.setdefault(request.id, _Table())
+        assert not table.block_ids, "admitted twice"
+        matched = self.match(request)
+        unused = sum(self._pool.num_references(block_id) == 0 for block_id in matched)
+        if self._num_blocks(request.num_tokens) - len(matched) > self._pool.num_free - unused:
+            return None
+        for block_id in matched:
+            self._pool.share(block_id)
+        table.block_ids = matched
+        table.num_published = len(matched)
+        return len(matched) * self.block_size
+
+    def grow(self, request: Request, num_tokens: int) -> list[int] | None:
+        """Hold blocks for the first `num_tokens` tokens, which are about to be computed.
+
+        Blocks that these tokens fill are published.
+
+        Returns:
+            the ids appended to the request's table; None, with nothing changed, if too few are free.
+        """
+        table = self._tables[request.id]
+        count = self._num_blocks(num_tokens) - len(table.block_ids)
+        block_ids: list[int] = []
+        if count > 0:
+            if count > self._pool.num_free:
+                return None
+            block_ids = self._pool.allocate(count)
+            for block_id in block_ids:
+                self._prefixes.evict(block_id)
+            table.block_ids += block_ids
+        if num_tokens // self.block_size > table.num_published:
+            self._publish(request, table, num_tokens)
+        return block_ids
+
+    def trim(self, request_id: str, num_tokens: int) -> None:
+        """Give back the blocks beyond the first `num_tokens` tokens: a rejected tail.
+
+        Published blocks hold known tokens, which are never rejected.
+        """
+        table = self._tables[request_id]
+        kept = self._num_blocks(num_tokens)
+        assert kept >= table.num_published, "a published block cannot be a rejected one"
+        self._pool.release(reversed(table.block_ids[kept:]))
+        del table.block_ids[kept:]
+
+    def suspend(self, request_id: str) -> None:
+        """Give back all blocks of a request that will come again; its hashes are kept."""
+        table = self._tables[request_id]
+        # The tail is released first, hence reused first: a head is of use to more prompts.
+        self._pool.release(reversed(table.block_ids))
+        table.block_ids = []
+        table.num_published = 0
+
+    def free(self, request_id: str) -> None:
+        """Give back all that is held for a request that has ended, if anything."""
+        if request_id in self._tables:
+            self.suspend(request_id)
+            del self._tables[request_id]
+
+    def discard(self, request_id: str) -> set[str]:
+        """Free a request that failed: neither its blocks nor what is chained on them is found again.
+
+        Returns:
+            the other requests that hold some of its blocks; sharing begins at the first block.
+        """
+        table = self._tables[request_id]
+        if table.num_published:
+            self._forget(self._prefixes.withdraw_all_after(table.hashes[0]))
+        first = table.block_ids[0]
+        self.free(request_id)
+        return {other for other, held in self._tables.items() if first in held.block_ids[:1]}
+
+    def commit_step(self) -> None:
+        """The step has run: what it published is there."""
+        self._published_in_step.clear()
+
+    def withdraw_step(self) -> None:
+        """The step has failed: what it published may not be there."""
+        self._forget(self._prefixes.withdraw(self._published_in_step))
+        self._published_in_step.clear()
+
+    def reset_prefix_cache(self) -> None:
+        """Forget what blocks contain; requests keep theirs."""
+        self._forget(self._prefixes.clear())
+
+    def check(self, request_ids: Collection[str]) -> None:
+        """Assert that only these requests have tables, and reference counts are numbers of holders."""
+        assert self._tables.keys() <= set(request_ids), "blocks or hashes of a request that is gone"
+        self._pool.check()
+        self._prefixes.check()
+        holders = Counter(
+            block_id for table in self._tables.values() for block_id in table.block_ids
+        )
+        published = self._prefixes.published()
+        for block_id in range(self._pool.num_blocks):
+            assert self._pool.num_references(block_id) == holders[block_id], (
+                f"block {block_id} has {self._pool.num_references(block_id)} references "
+                f"and {holders[block_id]} holders"
+            )
+            assert self._pool.is_kept(block_id) == (block_id in published), (
+                f"block {block_id} is kept, but not published, or the other way round"
+            )
+
+    def _num_blocks(self, num_tokens: int) -> int:
+        return -(-num_tokens // self.block_size)
+
+    def _hash(self, request: Request, table: _Table) -> None:
+        extra_keys = () if request.cache_salt is None else (request.cache_salt,)
+        extend_hashes(table.hashes, request.token_ids, self.block_size, extra_keys)
+
+    def _publish(self, request: Request, table: _Table, num_tokens: int) -> None:
+        """Tell the prefix cache of the blocks that the first `num_tokens` tokens fill."""
+        if not self.config.enable_prefix_caching:
+            return
+        self._hash(request, table)
+        end = min(num_tokens, request.num_tokens) // self.block_size
+        for index in range(table.num_published, end):
+            block_hash, block_id = table.hashes[index], table.block_ids[index]
+            if self._prefixes.publish(block_hash, table.hashes[0], block_id):
+                self._pool.keep(block_id)
+                self._published_in_step.append(block_hash)
+        table.num_published = max(table.num_published, end)
+
+    def _forget(self, block_ids: Iterable[int]) -> None:
+        for block_id in block_ids:
+            self._pool.forget(block_id)

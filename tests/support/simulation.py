@@ -1,0 +1,350 @@
+"""The real scheduler and block manager on a simulated model and clock: one seed is one run.
+
+    python tests/support/simulation.py --seed 7
+    python tests/support/simulation.py --first 0 --count 10000
+
+A run draws limits (tiny pools, budgets, block sizes), requests (shared prefixes, salts, siblings,
+priorities) and mishaps (aborts at any moment, steps that raise, rows that are not a number), and checks
+after every step, numbered as they are in the assertions below:
+
+1. blocks: free + cached + referenced = total, reference counts = holders, tables as the runner has them;
+2. a request is in exactly one of waiting, running, finished;
+3. computed tokens <= tokens, and never fewer but by preemption;
+4. whenever there is work, a step computes something; nobody overtakes; the run ends;
+5. tokens <= max_num_batched_tokens, sequences <= max_num_seqs;
+6. tokens equal those of a generation with no cache and no batch;
+7. each request's reports add up to its tokens, with exactly one end, and nothing after it;
+8. when all is over, no block is held, nobody waits, and the runner remembers nobody.
+
+`Outputs` is the seam where an output path (detokenizer, stop strings) can be joined.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import random
+import time
+from dataclasses import dataclass, field
+
+from quire.config import CacheConfig, SchedulerConfig
+from quire.core.kv_manager import KVManager
+from quire.core.scheduler import Scheduler
+from quire.plan import Progress, StepPlan, StepResult
+from quire.request import FinishReason, Request, RequestStatus
+from quire.sampling_params import SamplingParams
+from simulated_model import SimulatedModel, StepError, reference_generation
+
+STOP_STRING = "stop string"
+MOST_STEPS = 5000
+
+
+@dataclass
+class Stream:
+    """What one client has received."""
+
+    request: Request
+    stop_after: int | None  # the text holds a stop string after this many tokens
+    token_ids: list[int] = field(default_factory=list)
+    prompt_positions: list[float] = field(default_factory=list)
+    ends: list[FinishReason] = field(default_factory=list)
+
+
+class Outputs:
+    """The clients: they collect reports, and find a stop string now and then."""
+
+    def __init__(self) -> None:
+        self.streams: dict[str, Stream] = {}
+
+    def add(self, request: Request, stop_after: int | None) -> None:
+        self.streams[request.id] = Stream(request, stop_after)
+
+    def on_progress(self, progress: Progress) -> str | None:
+        """Take a report; the stop string that its text ends with, if any."""
+        stream = self.streams[progress.request_id]
+        assert not stream.ends, "(7) a report after the end"
+        assert len(progress.logprobs) == len(progress.new_token_ids), "(7) logprobs and tokens"
+        stream.token_ids += progress.new_token_ids
+        stream.prompt_positions += [entry.logprobs[0] for entry in progress.prompt_logprobs]
+        if progress.finish_reason is not None:
+            stream.ends.append(progress.finish_reason)
+        elif stream.stop_after is not None and len(stream.token_ids) >= stream.stop_after:
+            return STOP_STRING
+        return None
+
+    def on_end(self, request: Request) -> None:
+        """A request was ended from outside the scheduler: stop string or abort."""
+        assert request.finish_reason is not None
+        self.streams[request.id].ends.append(request.finish_reason)
+
+
+class Simulation:
+    """One run, drawn from `seed`."""
+
+    def __init__(self, seed: int, outputs: Outputs | None = None) -> None:
+        self.random = draw = random.Random(seed)
+        self.outputs = outputs or Outputs()
+        self.now = 0.0
+        block_size = draw.choice((1, 2, 4, 16))
+        max_model_len = draw.randint(6, 48)
+        least = -(-max_model_len // block_size)
+        self.cache = CacheConfig(
+            num_blocks=least + draw.choice((0, 1, 3, least // 2, least, 8 * least)),
+            block_size=block_size,
+            enable_prefix_caching=draw.random() < 0.75,
+        )
+        self.config = SchedulerConfig(
+            max_num_seqs=draw.choice((1, 2, 4, 8)),
+            max_num_batched_tokens=draw.choice((1, 2, 3, 5, 8, 16, 64, 64)),
+            max_model_len=max_model_len,
+            policy=draw.choice(("fcfs", "priority")),
+        )
+        self.kv = KVManager(self.cache)
+        self.scheduler = Scheduler(self.config, self.kv, clock=lambda: self.now)
+        # Each kind of mishap is off in most runs, so that others are seen without it.
+        self.abort_rate = draw.choice((0.0, 0.0, 0.02, 0.1))
+        self.crash_rate = draw.choice((0.0, 0.0, 0.0, 0.01, 0.05))
+        self.poison_rate = draw.choice((0.0, 0.0, 0.0, 0.01, 0.05))
+        self.most_tokens_per_sample = draw.choice((1, 1, 3))
+        self.arrivals: list[tuple[float, Request, int | None]] = []
+        self.culprits: dict[str, int] = {}  # id -> the position whose computation always raises
+        self._draw_requests()
+        self.model = SimulatedModel(
+            self.cache.num_blocks,
+            block_size,
+            {request.id: request.cache_salt for _, request, _ in self.arrivals},
+        )
+        self.added: dict[str, Request] = {}
+        self.may_fail: set[str] = set()
+        self.progress_seen: dict[str, tuple[int, int]] = {}
+        self.trace = hashlib.sha256()
+
+    # ------------------------------------------------------------------ drawing
+
+    def _draw_requests(self) -> None:
+        draw, longest = self.random, self.config.max_model_len
+        prefixes = [[draw.randrange(4) for _ in range(longest)] for _ in range(3)]
+        pace = draw.choice((0.0, 0.3, 3.0))
+        has_culprits = self.crash_rate > 0 and draw.random() < 0.5
+        at = 0.0
+        for number in range(draw.randint(2, 8)):
+            at += draw.random() * pace
+            prefix = draw.choice(prefixes)[: draw.randint(0, longest - 1)]
+            tail = [draw.randrange(4) for _ in range(draw.randint(0, 4))]
+            prompt = (prefix + tail)[: longest - 1] or [0]
+            salt = draw.choice((None, None, None, "a", "b"))
+            priority = draw.randint(0, 3)
+            params = self._draw_params()
+            eos = frozenset(draw.sample(range(200), draw.choice((0, 0, 10))))
+            for sibling in range(draw.choice((1, 1, 2, 4))):
+                request = Request(
+                    id=f"{number}.{sibling}",
+                    prompt_token_ids=list(prompt),
+                    params=params,
+                    seed=draw.randrange(2**32),
+                    eos_token_ids=eos,
+                    arrival_time=at,
+                    priority=priority,
+                    cache_salt=salt,
+                )
+                stop_after = draw.choice((None, None, None, draw.randint(1, 6)))
+                self.arrivals.append((at, request, stop_after))
+                if has_culprits and draw.random() < 0.2:
+                    self.culprits[request.id] = draw.randrange(longest)
+        self.arrivals.reverse()  # the next one is taken from the end
+
+    def _draw_params(self) -> SamplingParams:
+        draw = self.random
+        max_tokens = draw.choice((None, draw.randint(1, 20), draw.randint(10, 40)))
+        return SamplingParams(
+            temperature=1.0,
+            max_tokens=max_tokens,
+            min_tokens=draw.randint(0, min(max_tokens or 5, 5)),
+            stop_token_ids=draw.sample(range(200), draw.choice((0, 8))),
+            prompt_logprobs=draw.choice((None, None, None, 1)),
+        )
+
+    # ------------------------------------------------------------------ running
+
+    def run(self) -> str:
+        """Run to the end; a digest of all that happened. AssertionError where an invariant breaks."""
+        for _ in range(MOST_STEPS):
+            self._arrive()
+            self._abort_some()
+            if self.scheduler.has_work:
+                self._step()
+            elif not self.arrivals:
+                break
+        assert not self.scheduler.has_work, f"(4) not done after {MOST_STEPS} steps"
+        self._check_end()
+        return self.trace.hexdigest()
+
+    def _arrive(self) -> None:
+        if self.arrivals and not self.scheduler.has_work:
+            self.now = max(self.now, self.arrivals[-1][0])
+        while self.arrivals and self.arrivals[-1][0] <= self.now:
+            _, request, stop_after = self.arrivals.pop()
+            self.added[request.id] = request
+            self.outputs.add(request, stop_after)
+            self.scheduler.add(request)
+
+    def _step(self) -> None:
+        suspects = bool(self.scheduler._suspects)
+        plan = self.scheduler.schedule()
+        self.trace.update(repr(plan.chunks).encode())
+        self._check_plan(plan, suspects)
+        self._abort_some()
+        self.now += 0.05
+        try:
+            result = self._run_model(plan)
+        except StepError as error:
+            if len(plan.chunks) == 1:
+                self.may_fail.add(plan.chunks[0].request_id)
+            self._abort_some()
+            reports = self.scheduler.fail(plan, str(error))
+        else:
+            self.may_fail |= result.failed.keys()
+            self._abort_some()
+            reports = self.scheduler.update(plan, result)
+        for report in reports:
+            self.trace.update(repr(report).encode())
+            stop_reason = self.outputs.on_progress(report)
+            if stop_reason is not None:
+                self._finish(report.request_id, FinishReason.STOP, stop_reason)
+        self._check_state()
+
+    def _run_model(self, plan: StepPlan) -> StepResult:
+        draw = self.random
+        crashes = draw.random() < self.crash_rate or any(
+            chunk.start <= self.culprits.get(chunk.request_id, -1) < chunk.start + chunk.length
+            for chunk in plan.chunks
+        )
+        if crashes:
+            self.model.crash(plan, early=draw.random() < 0.5)
+        poisoned = frozenset(
+            chunk.request_id for chunk in plan.chunks if draw.random() < self.poison_rate
+        )
+        return self.model.run(plan, poisoned, draw.randint(1, self.most_tokens_per_sample))
+
+    def _abort_some(self) -> None:
+        while self.added and self.random.random() < self.abort_rate:
+            self._finish(self.random.choice(list(self.added)), FinishReason.ABORT)
+
+    def _finish(
+        self, request_id: str, reason: FinishReason, stop_reason: str | None = None
+    ) -> None:
+        ended = self.added[request_id].status is RequestStatus.FINISHED
+        request = self.scheduler.finish(request_id, reason, stop_reason)
+        assert (request is None) == ended, "(2) finish and the request's status differ"
+        if request is not None:
+            self.trace.update(f"{request_id} {reason}".encode())
+            self.outputs.on_end(request)
+        self._check_state()
+
+    # ------------------------------------------------------------------ checking
+
+    def _check_plan(self, plan: StepPlan, suspects: bool) -> None:
+        self.scheduler.check()
+        assert plan.chunks, "(4) there is work, and the plan is empty"
+        assert plan.num_tokens <= self.config.max_num_batched_tokens, "(5) too many tokens"
+        assert len(plan.chunks) <= self.config.max_num_seqs, "(5) too many sequences"
+        assert len({chunk.request_id for chunk in plan.chunks}) == len(plan.chunks), "(2) twice"
+        if suspects:
+            assert len(plan.chunks) == 1, "(4) a suspect is run alone"
+        elif plan.admitted:
+            last = max(self._rank(admission.request_id) for admission in plan.admitted)
+            waiting = [r for r in self.added.values() if r.status is RequestStatus.WAITING]
+            assert all(last < self._rank(request.id) for request in waiting), "(4) overtaken"
+
+    def _rank(self, request_id: str) -> tuple[int, float, int]:
+        request, order = self.added[request_id], list(self.added).index(request_id)
+        if self.config.policy == "priority":
+            return request.priority, request.arrival_time, order
+        return 0, 0.0, order
+
+    def _check_state(self) -> None:
+        self.scheduler.check()
+        counts = dict.fromkeys(RequestStatus, 0)
+        for request in self.added.values():
+            counts[request.status] += 1
+            assert request.num_computed <= request.num_tokens, "(3) computed what is not known"
+            seen, preemptions = self.progress_seen.get(request.id, (0, 0))
+            fewer = request.num_computed < seen
+            assert not fewer or request.num_preemptions > preemptions, "(3) progress was lost"
+            self.progress_seen[request.id] = request.num_computed, request.num_preemptions
+            if request.status is RequestStatus.RUNNING:
+                self._check_table(request)
+        assert counts[RequestStatus.WAITING] == self.scheduler.num_waiting, "(2) waiting"
+        assert counts[RequestStatus.RUNNING] == self.scheduler.num_running, "(2) running"
+
+    def _check_table(self, request: Request) -> None:
+        table = self.kv.block_ids(request.id)
+        sequence = self.model.sequences.get(request.id)
+        if sequence is not None and not self.scheduler._in_flight:
+            assert list(table) == sequence.table, "(1) the runner has another block table"
+            nonsense = any(self.model.holds_nonsense(block_id) for block_id in table)
+            assert not nonsense, "(6) goes on with blocks of a request that failed"
+
+    def _check_end(self) -> None:
+        assert self.scheduler.num_requests == 0, "(8) somebody is left"
+        assert self.kv.num_free_blocks == self.cache.num_blocks, "(8) a block is still held"
+        self.model._take_in(self.scheduler.schedule())
+        assert not self.model.sequences, "(8) the runner remembers somebody"
+        for stream in self.outputs.streams.values():
+            self._check_stream(stream)
+
+    def _check_stream(self, stream: Stream) -> None:
+        request = stream.request
+        output = request.token_ids[request.num_prompt_tokens :]
+        assert stream.token_ids == output, "(7) reports and tokens differ"
+        assert stream.ends == [request.finish_reason], "(7) not exactly one end"
+        wanted, reason, stop_reason = reference_generation(request, self.config.max_model_len)
+        if request.finish_reason in (FinishReason.ABORT, FinishReason.ERROR):
+            assert output == wanted[: len(output)], "(6) a wrong token"
+            blameless = request.finish_reason is FinishReason.ERROR
+            assert not blameless or request.id in self.may_fail, "(6) failed for another's sake"
+        elif request.stop_reason == STOP_STRING:
+            assert output == wanted[: len(output)], "(6) a wrong token"
+            assert len(output) >= (stream.stop_after or 0)
+        else:
+            assert (output, request.finish_reason, request.stop_reason) == (
+                wanted,
+                reason,
+                stop_reason,
+            ), "(6) a wrong token or end"
+        if request.params.prompt_logprobs is not None:
+            positions = [float(n) for n in range(1, request.num_prompt_tokens)]
+            complete = request.num_output_tokens > 0
+            given = stream.prompt_positions
+            assert given == positions[: len(given)], "(7) prompt positions doubled or lost"
+            assert not complete or given == positions, "(7) prompt positions are missing"
+
+
+def simulate(seed: int) -> str:
+    """Run one seed; its digest. AssertionError whose message says how to repeat it."""
+    try:
+        return Simulation(seed).run()
+    except Exception as error:
+        raise AssertionError(
+            f"seed {seed}: {type(error).__name__}: {error}\n"
+            f"repeat: python tests/support/simulation.py --seed {seed}"
+        ) from error
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, help="one run, with its traceback and digest")
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--count", type=int, default=2000)
+    options = parser.parse_args()
+    if options.seed is not None:
+        print(f"seed {options.seed}: {Simulation(options.seed).run()}")
+        return
+    began = time.perf_counter()
+    for seed in range(options.first, options.first + options.count):
+        simulate(seed)
+    print(f"{options.count} seeds, no violation, {time.perf_counter() - began:.1f} s")
+
+
+if __name__ == "__main__":
+    main()
