@@ -14,8 +14,9 @@ class Checkpoint:
 
     Args:
         name: the model as the user named it.
-        folder: holds config.json, weights and, usually, the tokenizer.
-        hf_config: a `transformers.PretrainedConfig` with `hf_overrides` applied; of the text model.
+        folder: holds config.json and, usually, the tokenizer; the weights too, once
+            `fetch_weights` was called.
+        hf_config: a `transformers.PretrainedConfig` with `hf_overrides` in it.
         sampling_defaults: defaults for `SamplingParams`, under its field names, from
             generation_config.json and `override_generation_config`.
         eos_token_ids: ids that end a sequence, from generation_config.json, else config.json (the

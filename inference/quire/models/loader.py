@@ -7,13 +7,14 @@ tensor by tensor. Nothing is left out and nothing is left over: a silently rando
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from quire.config import EngineConfig
 from quire.errors import ConfigError, DeviceMemoryError, UnsupportedModelError, WeightsError
-from quire.hub.checkpoint import Checkpoint
+from quire.hub import Checkpoint, fetch_weights
 from quire.layers.linear import Linear
 from quire.models.base import CausalLM
 from quire.models.registry import model_class
@@ -35,6 +36,7 @@ def load_model(checkpoint: Checkpoint, config: EngineConfig) -> CausalLM:
 
     Raises:
         UnsupportedModelError: no such architecture, or a feature of it that quire does not have.
+        ModelNotFoundError: the weights cannot be downloaded.
         WeightsError: a tensor is missing, unexpected, misshapen or unreadable.
         DeviceMemoryError: the weights do not fit on the device.
         ConfigError: `device="cuda"` without one.
@@ -48,7 +50,10 @@ def load_model(checkpoint: Checkpoint, config: EngineConfig) -> CausalLM:
             if isinstance(module, Linear):
                 module.use(method)
     dummy = config.load_format == "dummy"
-    files = [] if dummy else weight_files(checkpoint.folder, config.load_format)
+    files: list[Path] = []
+    if not dummy:
+        fetch_weights(checkpoint, config)
+        files = weight_files(checkpoint.folder, config.load_format)
     materialise(model, device, dtype)
     if dummy:
         fill_randomly(model, config.seed)
@@ -74,7 +79,8 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, checkpoint: Checkpoint) -> torch.dtype:
-    """The dtype of a config's name; "auto" is the one that the checkpoint's config names.
+    """The dtype of a config's name; "auto" is the one that the checkpoint's config names,
+    float32 where it names none.
 
     Raises:
         UnsupportedModelError: "auto", and the checkpoint is of a dtype that quire does not compute in.

@@ -74,9 +74,7 @@ def _files_of_index(index: Path) -> list[Path]:
     for name in names:
         if Path(name).name != name or name in ("", ".", ".."):
             raise WeightsError(f"{index} names {name!r}, which lies outside of the folder; refused")
-        if Path(name).suffix != Path(index.stem).with_suffix("").suffix and not name.endswith(
-            (".safetensors", ".bin")
-        ):
+        if not name.endswith((".safetensors", ".bin")):
             raise WeightsError(f"{index} names {name!r}, which is no file of weights")
         file = index.parent / name
         if not file.is_file():
