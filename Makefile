@@ -68,8 +68,9 @@ bench: $(STAMP) ## tokens per second, beside transformers
 	@$(BIN)/python benchmarks/throughput.py
 
 .PHONY: bundled-model
-bundled-model: $(STAMP) ## train the model that ships with quire anew, then evaluate it (hours)
-	@$(BIN)/python tools/bundled_model/train.py
+bundled-model: $(STAMP) ## train the model that ships with quire, or go on with it, and evaluate it (hours)
+	@$(BIN)/python tools/bundled_model/train.py --out out/bundled_model --resume
+	@$(BIN)/python tools/bundled_model/export.py --run out/bundled_model
 	@$(BIN)/python tools/bundled_model/evaluate.py
 
 .PHONY: wheel
