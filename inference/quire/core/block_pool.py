@@ -64,10 +64,11 @@ class BlockPool:
 
     def release(self, block_ids: Iterable[int]) -> None:
         """Take one reference from each block; those released first are reused first."""
+        references = self._references
         for block_id in block_ids:
-            assert self._references[block_id] > 0, "released more often than taken"
-            self._references[block_id] -= 1
-            if self._references[block_id] == 0:
+            assert references[block_id] > 0, "released more often than taken"
+            references[block_id] -= 1
+            if references[block_id] == 0:
                 if self._kept[block_id]:
                     self._cached[block_id] = None
                 else:

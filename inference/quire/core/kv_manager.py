@@ -28,6 +28,7 @@ class _Table:
     block_ids: list[int] = field(default_factory=list)
     hashes: list[BlockHash] = field(default_factory=list)  # outlives the blocks of a preempted one
     num_published: int = 0  # leading blocks that the prefix cache was told of, or gave
+    num_reported: int = 0  # leading blocks that `grow` has returned
 
 
 class KVManager:
@@ -91,27 +92,26 @@ class KVManager:
         table.num_published = len(matched)
         return len(matched) * self.block_size
 
-    def grow(self, request: Request, num_tokens: int) -> list[int] | None:
+    def grow(self, request: Request, num_tokens: int) -> tuple[int, ...] | None:
         """Hold blocks for the first `num_tokens` tokens, which are about to be computed.
 
         Blocks that these tokens fill are published.
 
         Returns:
-            the ids appended to the request's table; None, with nothing changed, if too few are free.
+            what the request's table has gained since the last call, matched blocks included; None,
+            with nothing changed, if too few blocks are free.
         """
         table = self._tables[request.id]
         count = self._num_blocks(num_tokens) - len(table.block_ids)
-        block_ids: list[int] = []
+        if count > self._pool.num_free:
+            return None
         if count > 0:
-            if count > self._pool.num_free:
-                return None
-            block_ids = self._pool.allocate(count)
-            for block_id in block_ids:
-                self._prefixes.evict(block_id)
-            table.block_ids += block_ids
+            self._allocate(table, count)
         if num_tokens // self.block_size > table.num_published:
             self._publish(request, table, num_tokens)
-        return block_ids
+        gained = tuple(table.block_ids[table.num_reported :])
+        table.num_reported = len(table.block_ids)
+        return gained
 
     def trim(self, request_id: str, num_tokens: int) -> None:
         """Give back the blocks beyond the first `num_tokens` tokens: a rejected tail.
@@ -123,6 +123,7 @@ class KVManager:
         assert kept >= table.num_published, "a published block cannot be a rejected one"
         self._pool.release(reversed(table.block_ids[kept:]))
         del table.block_ids[kept:]
+        table.num_reported = min(table.num_reported, kept)
 
     def suspend(self, request_id: str) -> None:
         """Give back all blocks of a request that will come again; its hashes are kept."""
@@ -130,7 +131,7 @@ class KVManager:
         # The tail is released first, hence reused first: a head is of use to more prompts.
         self._pool.release(reversed(table.block_ids))
         table.block_ids = []
-        table.num_published = 0
+        table.num_published = table.num_reported = 0
 
     def free(self, request_id: str) -> None:
         """Give back all that is held for a request that has ended, if anything."""
@@ -161,7 +162,7 @@ class KVManager:
         self._published_in_step.clear()
 
     def reset_prefix_cache(self) -> None:
-        """Forget what blocks contain; requests keep theirs."""
+        """Forget what blocks contain; requests keep theirs. For new weights: call it when idle."""
         self._forget(self._prefixes.clear())
 
     def check(self, request_ids: Collection[str]) -> None:
@@ -184,6 +185,12 @@ class KVManager:
 
     def _num_blocks(self, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size)
+
+    def _allocate(self, table: _Table, count: int) -> None:
+        block_ids = self._pool.allocate(count)
+        for block_id in block_ids:
+            self._prefixes.evict(block_id)
+        table.block_ids += block_ids
 
     def _hash(self, request: Request, table: _Table) -> None:
         extra_keys = () if request.cache_salt is None else (request.cache_salt,)

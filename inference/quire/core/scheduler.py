@@ -204,12 +204,10 @@ class Scheduler:
 
         Requests that rank behind it give way. They have not been scheduled in this step yet.
         """
-        length = min(request.num_tokens - request.num_computed, draft.budget)
-        while (block_ids := self.kv.grow(request, request.num_computed + length)) is None:
+        while not self._schedule_chunk(request, draft):
             if self._running[-1] is request:
                 return False
             self._send_back(self._running[-1])
-        self._append_chunk(request, length, tuple(block_ids), draft)
         return True
 
     def _admit(self, request: Request, draft: _Draft) -> bool:
@@ -224,20 +222,22 @@ class Scheduler:
         self._running.add(request)
         request.status = RequestStatus.RUNNING
         request.num_computed = num_cached
-        length = min(request.num_tokens - request.num_computed, draft.budget)
-        grown = self.kv.grow(request, request.num_computed + length)
-        assert grown is not None, "admitted, so its blocks are to be had"
         draft.admitted.append(_admission(request))
-        self._append_chunk(request, length, self.kv.block_ids(request.id), draft)
+        fits = self._schedule_chunk(request, draft)
+        assert fits, "admitted, so its blocks are to be had"
         return True
 
-    def _append_chunk(
-        self, request: Request, length: int, block_ids: tuple[int, ...], draft: _Draft
-    ) -> None:
+    def _schedule_chunk(self, request: Request, draft: _Draft) -> bool:
+        """Schedule as many of the request's next tokens as the budget allows; False if no block is."""
         start = request.num_computed
+        length = min(request.num_tokens - start, draft.budget)
+        block_ids = self.kv.grow(request, start + length)
+        if block_ids is None:
+            return False
         samples = start + length == request.num_tokens
         draft.chunks.append(Chunk(request.id, start, length, block_ids, samples))
         draft.budget -= length
+        return True
 
     # ------------------------------------------------------------------ what became of it
 
