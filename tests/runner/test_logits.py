@@ -11,7 +11,7 @@ from quire.plan import Admission
 from quire.runner.logits import LogitsRules, apply_rules
 from quire.sampling_params import SamplingParams
 
-VOCAB = 40
+VOCAB = 200
 
 
 def admission(
@@ -54,7 +54,7 @@ def random_admission(rng: np.random.Generator) -> Admission:
     def ids(low: int, high: int) -> list[int]:
         return rng.integers(0, VOCAB, rng.integers(low, high)).tolist()
 
-    outputs = ids(0, 100)
+    outputs = ids(0, 300)
     words = [tuple(ids(1, 4)) for _ in range(3)]
     words.append((*outputs[-int(rng.integers(1, 4)) :], int(rng.integers(VOCAB))))
     options = {

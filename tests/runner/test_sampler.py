@@ -13,6 +13,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from quire.runner import sampler
 from quire.runner.sampler import sample, uniforms
 from quire.sampling_params import SamplingParams
 
@@ -107,22 +108,24 @@ def test_a_token_depends_on_its_own_row_alone() -> None:
 
 
 def test_a_prefix_suffices_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A nucleus of a few tokens is found without looking at the whole vocabulary."""
-    widths = []
-    topk = torch.Tensor.topk
+    """A nucleus of a few tokens is found without sorting the whole vocabulary."""
+    looked_at = []
+    likeliest = sampler._likeliest
 
-    def record(self: torch.Tensor, k: int, dim: int) -> object:
-        widths.append(k)
-        return topk(self, k, dim=dim)
+    def record(logits: torch.Tensor, width: int) -> object:
+        looked_at.append((len(logits), width))
+        return likeliest(logits, width)
 
-    monkeypatch.setattr(torch.Tensor, "topk", record)
+    monkeypatch.setattr(sampler, "_likeliest", record)
     logits = torch.randn(2, 50_000, generator=torch.Generator().manual_seed(1))
     logits[0] *= 5
-    sample(logits, [SamplingParams(top_p=0.9)] * 2, np.array([0.5, 0.5]))
-    assert widths == [256, 4096, 50_000]  # the second row is flat
-    widths.clear()
-    sample(logits, [SamplingParams(top_k=50, top_p=0.95)] * 2, np.array([0.5, 0.5]))
-    assert widths == [256]
+    sample(logits.clone(), [SamplingParams(top_p=0.9)] * 2, np.array([0.5, 0.5]))
+    assert looked_at == [(2, 256), (1, 4096), (1, 50_000)]  # the second row is flat
+    looked_at.clear()
+    sample(logits.clone(), [SamplingParams(top_k=50, top_p=0.95)] * 2, np.array([0.5, 0.5]))
+    logits[:, 3:] = -math.inf
+    sample(logits, [SamplingParams(top_k=50)] * 2, np.array([0.5, 0.5]))
+    assert looked_at == [(2, 256), (2, 256)]
 
 
 def test_sets_are_those_of_transformers() -> None:

@@ -51,7 +51,8 @@ class TokenCounts:
 
     def add(self, token_id: int) -> None:
         """Count a token that was generated."""
-        self._counts[self._place(token_id)] += 1
+        place = self._place(token_id)
+        self._counts[place] += 1
 
     def _place(self, token_id: int) -> int:
         place = self._places.get(token_id)
