@@ -51,6 +51,26 @@ def test_a_request_is_admitted_only_if_its_known_tokens_fit() -> None:
     kv.check("abc")
 
 
+def test_a_refused_request_is_looked_up_again_only_when_blocks_came_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kv, lookups = make_kv(num_blocks=3), 0
+
+    def counting(request: Request) -> list[int]:
+        nonlocal lookups
+        lookups += 1
+        return original(request)
+
+    original = kv.match
+    take(kv, make_request("a", 5))
+    monkeypatch.setattr(kv, "match", counting)
+    refused = make_request("b", 5)
+    assert [kv.admit(refused) for _ in range(5)] == [None] * 5
+    assert lookups == 1
+    kv.free("a")
+    assert kv.admit(refused) == 0
+
+
 def test_matched_blocks_that_nobody_holds_are_not_counted_as_free_twice() -> None:
     kv = make_kv(num_blocks=4)
     prompt = list(range(8))

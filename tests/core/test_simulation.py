@@ -27,9 +27,9 @@ def test_no_seed_breaks_an_invariant(first: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(2000, 102_000, 10_000))
+@pytest.mark.parametrize("first", range(2000, 22_000, 2000))
 def test_no_seed_breaks_an_invariant_at_length(first: int) -> None:
-    for seed in range(first, first + 10_000):
+    for seed in range(first, first + 2000):
         simulation.simulate(seed)
 
 

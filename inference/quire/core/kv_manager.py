@@ -41,6 +41,7 @@ class KVManager:
         self._prefixes = PrefixCache()
         self._tables: dict[str, _Table] = {}
         self._published_in_step: list[BlockHash] = []
+        self._refused: tuple[Request, int] | None = None  # and the free blocks there were
 
     @property
     def num_free_blocks(self) -> int:
@@ -65,7 +66,7 @@ class KVManager:
     def match(self, request: Request) -> list[int]:
         """Blocks of the longest cached prefix, looked up only; at least one token is left to compute.
 
-        None for a request that wants log-probabilities of its prompt: every position is computed.
+        No block for a request that wants log-probabilities of its prompt: every position is computed.
         """
         if not self.config.enable_prefix_caching or request.params.prompt_logprobs is not None:
             return []
@@ -80,12 +81,17 @@ class KVManager:
             how many tokens are in it; None, with nothing changed, if the blocks of all its known
             tokens are not to be had, so that what is admitted can finish its prompt.
         """
+        num_free = self._pool.num_free
+        if self._refused and self._refused[0] is request and num_free <= self._refused[1]:
+            return None  # a long prompt first in line is not looked up again in every step
         table = self._tables.setdefault(request.id, _Table())
         assert not table.block_ids, "admitted twice"
         matched = self.match(request)
         unused = sum(self._pool.num_references(block_id) == 0 for block_id in matched)
-        if self._num_blocks(request.num_tokens) - len(matched) > self._pool.num_free - unused:
+        if self._num_blocks(request.num_tokens) - len(matched) > num_free - unused:
+            self._refused = (request, num_free)
             return None
+        self._refused = None
         for block_id in matched:
             self._pool.share(block_id)
         table.block_ids = matched

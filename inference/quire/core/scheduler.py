@@ -32,9 +32,10 @@ class _Draft:
 class Scheduler:
     """Continuous batching with chunked prompts and preemption by recomputation.
 
-    Order. Requests are ranked: by arrival under `fcfs`; by priority (lower first), then arrival under
-    `priority`. Running requests come first, by rank, then waiting ones are admitted, by rank, as long as
-    tokens, seats and blocks last. Nobody overtakes: if the first in line does not fit, the line waits.
+    Order. Requests are ranked: as they were added under `fcfs`; by priority (lower first), then arrival
+    under `priority`. Running requests come first, by rank, then waiting ones are admitted, by rank, as
+    long as tokens, seats and blocks last. Nobody overtakes: if the first in line does not fit, the line
+    waits.
     A waiting request never takes a running one's seat or blocks, whatever its priority (as in vLLM).
 
     Blocks. A request is admitted when the blocks of all its known tokens are free. If a running request
