@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+
 from fake_executor import FakeExecutor, hashed_token, scripted_tokens
 from quire.executor.base import Executor
 from quire.plan import Admission, Chunk, StepPlan

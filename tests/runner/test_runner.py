@@ -5,7 +5,6 @@ blocks or positions shows as wrong logits.
 """
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from quire.runner.logits import LogitsRules, apply_rules
 from quire.runner.runner import ModelRunner
 from quire.runner.sampler import sample, uniforms
 from quire.sampling_params import SamplingParams
+from random_plans import RandomPlans
 
 VOCAB = 64
 POISON = 13  # NaN logits once this id was seen
@@ -100,58 +100,6 @@ def by_the_book(given: Admission, count: int) -> list[int]:
     return ids[len(given.token_ids) :]
 
 
-class ToyScheduler:
-    """Random plans: chunks of any length, several requests, preemption at any step."""
-
-    def __init__(self, given: list[Admission], count: int, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.given = {one.request_id: one for one in given}
-        self.ids = {one.request_id: list(one.token_ids) for one in given}
-        self.total = {one.request_id: len(one.token_ids) + count for one in given}
-        self.computed: dict[str, int] = {}
-        self.blocks: dict[str, list[int]] = {}
-        self.free = list(self.rng.permutation(64))
-
-    def plans(self) -> Iterator[StepPlan]:
-        released: list[str] = []
-        step = 0
-        while any(len(ids) < self.total[name] for name, ids in self.ids.items()):
-            admissions, chunks = [], []
-            for name, ids in self.ids.items():
-                if len(ids) == self.total[name] or self.rng.random() < 0.2:
-                    continue
-                if name in self.computed and self.rng.random() < 0.1:
-                    self.drop(name, released)
-                    continue
-                if name not in self.computed:
-                    self.computed[name], self.blocks[name] = 0, []
-                    one = self.given[name]
-                    admissions.append(
-                        Admission(
-                            name, tuple(ids), one.num_prompt_tokens, one.params, one.seed, (0,), ()
-                        )
-                    )
-                chunks.append(self.chunk(name, len(ids)))
-            yield StepPlan(step, tuple(chunks), tuple(admissions), tuple(released))
-            released.clear()
-            step += 1
-
-    def chunk(self, name: str, known: int) -> Chunk:
-        start = self.computed[name]
-        left = known - start
-        length = int(self.rng.integers(1, left + 1)) if self.rng.random() < 0.5 else left
-        missing = -(-(start + length) // 4) - len(self.blocks[name])
-        blocks = tuple(int(self.free.pop()) for _ in range(missing))
-        self.blocks[name] += blocks
-        self.computed[name] += length
-        return Chunk(name, start, length, blocks, length == left)
-
-    def drop(self, name: str, released: list[str]) -> None:
-        released.append(name)
-        del self.computed[name]
-        self.free = self.blocks.pop(name) + self.free
-
-
 KINDS = [
     {"temperature": 0.0},
     {"temperature": 1.0, "seed": 5},
@@ -174,7 +122,7 @@ def test_tokens_do_not_depend_on_neighbours_chunks_or_preemption(seed: int) -> N
     for one in given:
         one.params.logit_bias = {**(one.params.logit_bias or {}), **ban}
     runner, _ = make()
-    scheduler = ToyScheduler(given, 8, seed)
+    scheduler = RandomPlans(given, 8, seed)
     for plan in scheduler.plans():
         result = runner.execute(plan)
         assert set(result.tokens) == {chunk.request_id for chunk in plan.chunks if chunk.samples}
