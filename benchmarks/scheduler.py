@@ -2,7 +2,8 @@
 
     python benchmarks/scheduler.py
 
-Needs no model: every request "samples" token 7. Counts the thread's own processor time. The goal is under 50 µs per running request at 256.
+Needs no model: every request "samples" token 7. Counts the thread's own processor time. The goal is
+under 50 µs per running request at 256.
 """
 
 from __future__ import annotations
