@@ -6,12 +6,12 @@ import random
 
 import pytest
 import torch
-from paged_batches import Blocks, make_metadata, make_positions
-from tiny_models import ARCHITECTURES, make_checkpoint
 
+from paged_batches import Blocks, make_metadata, make_positions
 from quire.config import EngineConfig
 from quire.hub import find_model
 from quire.models.loader import load_model
+from tiny_models import ARCHITECTURES, make_checkpoint
 
 ATOL = 1e-4
 
@@ -35,9 +35,7 @@ def reference_logits(folder, sequences):
 
 def make_cache(model, num_blocks, block_size):
     shape = model.spec.kv_cache_shape(num_blocks, block_size)
-    return [
-        torch.full(shape, torch.nan, dtype=model.dtype) for _ in range(model.spec.num_layers)
-    ]
+    return [torch.full(shape, torch.nan, dtype=model.dtype) for _ in range(model.spec.num_layers)]
 
 
 def run_schedule(model, sequences, schedule, block_size):
@@ -51,9 +49,7 @@ def run_schedule(model, sequences, schedule, block_size):
         members = [index for index, _ in step]
         new = [length for _, length in step]
         cached = [done[index] for index in members]
-        ids = [
-            sequences[index][done[index] : done[index] + length] for index, length in step
-        ]
+        ids = [sequences[index][done[index] : done[index] + length] for index, length in step]
         meta = make_metadata([tables[index] for index in members], cached, new, block_size)
         with torch.no_grad():
             hidden = model(

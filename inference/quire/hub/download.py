@@ -117,11 +117,6 @@ def _snapshot(
             f"no folder and no repository on the hub is called {repository!r}; check the spelling, and "
             "for a private one log in (`hf auth login`), set HF_TOKEN, or pass hf_token"
         ) from error
-    except errors.HFValidationError as error:
-        raise ModelNotFoundError(
-            f"no folder is called {repository!r}, and it is no name that a repository can have; give a "
-            "folder, or a hub name like 'Qwen/Qwen2.5-0.5B-Instruct'"
-        ) from error
     # What is left are errors of network and server, whose classes are those of some HTTP client.
     except Exception as error:
         reason = f"asking the hub failed ({type(error).__name__}: {error})"
@@ -134,11 +129,22 @@ def _from_cache(
 ) -> Snapshot:
     """What the cache holds of the revision, or an error that says why the hub did not help."""
     import huggingface_hub
+    from huggingface_hub import errors
 
     try:
         folder = huggingface_hub.snapshot_download(
-            repository, revision=revision, cache_dir=config.download_dir, local_files_only=True
+            repository,
+            revision=revision,
+            cache_dir=config.download_dir,
+            local_files_only=True,
+            # Else it counts a snapshot without the files that quire never takes as incomplete.
+            allow_patterns=["config.json"],
         )
+    except errors.HFValidationError as error:
+        raise ModelNotFoundError(
+            f"no folder is called {repository!r}, and it is no name that a repository can have; give a "
+            "folder, or a hub name like 'Qwen/Qwen2.5-0.5B-Instruct'"
+        ) from error
     except Exception as error:
         at = f" at revision {revision!r}" if revision else ""
         raise ModelNotFoundError(

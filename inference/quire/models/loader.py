@@ -177,9 +177,10 @@ def _place(
 ) -> tuple[str, str | None]:
     """The parameter that a tensor belongs to, and which part of it it is; None: all of it."""
     for name in (item.name, model.prefix + item.name):
-        *path, module, last = name.rsplit(".", 2)
-        target, part = model.packed.get(module, (module, None))
-        renamed = ".".join([*path, target, last])
+        path, part = name.split("."), None
+        if len(path) > 1:  # [..., module, "weight" or "bias"]
+            path[-2], part = model.packed.get(path[-2], (path[-2], None))
+        renamed = ".".join(path)
         if renamed in parameters:
             return renamed, part
     raise WeightsError(
@@ -226,8 +227,9 @@ def _missing_parts(
 
 def _checkpoint_name(model: CausalLM, name: str, part: str | None) -> str:
     """The name that a parameter, or a part of it, has in a checkpoint."""
-    *path, module, last = name.rsplit(".", 2)
-    for theirs, (ours, its_part) in model.packed.items():
-        if ours == module and its_part == part:
-            return ".".join([*path, theirs, last])
-    return name
+    path = name.split(".")
+    for theirs, ours in model.packed.items():
+        if ours == (path[-2], part):
+            path[-2] = theirs
+            break
+    return ".".join(path)

@@ -65,7 +65,7 @@ def read_tensors(files: list[Path]) -> Iterator[StoredTensor]:
 def _files_of_index(index: Path) -> list[Path]:
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(weight_map.values()))
+        names = sorted({str(name) for name in weight_map.values()})
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise WeightsError(
             f"{index} is no index of weights ({type(error).__name__}: {error}); download it again"
