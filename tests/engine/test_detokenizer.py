@@ -36,7 +36,7 @@ def tokenizer(kind: str) -> Tokenizer:
 def one_shot(tok: Tokenizer, ids: list[int], skip: bool, spaces: bool) -> str:
     """`tok.decode`, but with a run of non-ASCII byte tokens decoded as UTF-8, valid parts kept."""
     plain, runs = [], bytearray()
-    ids = [i for i in ids if not (skip and i in tok.special_ids)]
+    ids = [i for i in ids if i < tok.vocab_size and not (skip and i in tok.special_ids)]
     filled = ""
     stand_in = next((i for i, byte in tok.byte_fallback.items() if byte == 1), None)
     for token_id in [*ids, None]:
@@ -119,12 +119,16 @@ def test_long_runs_of_invalid_bytes(kind: str, data: st.DataObject) -> None:
     """Bytes that are no characters are not held for ever, and still become what one decode makes."""
     tok = tokenizer(kind)
     broken = [i for i in range(tok.vocab_size) if REPLACEMENT in tok.id_to_text(i)]
-    output = data.draw(st.lists(st.sampled_from(broken), min_size=20, max_size=150))
+    some = data.draw(st.lists(st.sampled_from(broken), min_size=1, unique=True))
+    output = data.draw(st.lists(st.sampled_from(some), min_size=40, max_size=150))
     prompt = tok.encode("the")
     stream = TokenStream(tok, prompt, skip_special_tokens=True, spaces_between_special_tokens=True)
-    text = "".join(stream.push(i) for i in output)
+    text, held = "", []
+    for token_id in output:
+        text += stream.push(token_id)
+        held.append(len(stream._window))
+    assert max(held) < 20
     whole = without_prefix(tok.decode(prompt), tok.decode(prompt + output))
-    assert len(stream._window) < 80
     assert text + stream.flush() == whole
 
 
@@ -217,7 +221,7 @@ def test_work_per_token_does_not_grow() -> None:
 
     tok.decode = counting_decode  # type: ignore[method-assign]
     ids = tok.encode("the lazy 👋 dog ") * 200
-    broken = tok.encode("👋", False)[:1] * 2000
+    broken = tok.encode("x👋", False)[:2] * 1000
     detokenizer = Detokenizer(tok, ids, SamplingParams())
     detokenizer.append(ids + broken)
     assert decoded < 20 * len(ids) + 120 * len(broken)

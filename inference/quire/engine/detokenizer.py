@@ -25,8 +25,7 @@ from quire.tokenizer import Tokenizer
 
 REPLACEMENT = "\ufffd"
 PROMPT_WINDOW = 8  # prompt tokens before the output: more than a character is ever split into
-MAX_PENDING = 8  # tokens without a whole character after which the window is searched for a border
-GIVE_UP_PENDING = 64  # tokens after which an undecodable rest is given out as it is
+MAX_PENDING = 8  # tokens that end no character before the window is shortened
 
 
 class Detokenizer:
@@ -173,6 +172,7 @@ class TokenStream:
         spaces_between_special_tokens: bool,
     ) -> None:
         self._tokenizer = tokenizer
+        self._vocab_size = tokenizer.vocab_size
         self._spaces = spaces_between_special_tokens
         self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
         # Bytes of split characters; ASCII is whole, and may be a space that the decoder drops.
@@ -187,9 +187,7 @@ class TokenStream:
         self._start_after(prompt_token_ids)
 
     def _start_after(self, prompt_token_ids: Sequence[int]) -> None:
-        kept = (
-            token_id for token_id in reversed(prompt_token_ids) if token_id not in self._skipped
-        )
+        kept = (token_id for token_id in reversed(prompt_token_ids) if self._has_text(token_id))
         window: list[int] = []
         for token_id in list(itertools.islice(kept, PROMPT_WINDOW))[::-1]:
             if token_id in self._bytes:
@@ -203,7 +201,7 @@ class TokenStream:
 
     def push(self, token_id: int) -> str:
         """Take a token in; returns the text that is certain now."""
-        if token_id in self._skipped:
+        if not self._has_text(token_id):
             return ""
         if token_id in self._bytes:
             return self._push_byte(self._bytes[token_id])
@@ -212,6 +210,10 @@ class TokenStream:
     def flush(self) -> str:
         """The rest, at the end: U+FFFD for what is no character."""
         return self._close_bytes() + self._flush_window()
+
+    def _has_text(self, token_id: int) -> bool:
+        """False for special tokens that are skipped, and what a model has beyond its tokenizer."""
+        return token_id not in self._skipped and token_id < self._vocab_size
 
     @property
     def _within_character(self) -> bool:
@@ -240,31 +242,25 @@ class TokenStream:
         text = self._window_text()
         certain = text.rstrip(REPLACEMENT)
         new = certain[len(self._known) :]
-        if new:
-            self._known = certain
-            if certain == text:
-                self._set_window(self._window[self._context :])
+        self._known += new
+        if new and certain == text:
+            self._set_window(self._window[self._context :])
         elif len(self._window) - self._context > MAX_PENDING:
-            new = self._find_border(text)
+            new += self._shorten_window(text)
         return new
 
-    def _find_border(self, text: str) -> str:
-        """Move the window on within a long run of bytes that are no characters.
+    def _shorten_window(self, text: str) -> str:
+        """Drop the beginning of a window that grew long because no token ends a character.
 
-        A character has at most 4 bytes, so if the last 4 tokens or more decode alone to what they are
-        here, no later token can change what stands before them.
+        UTF-8 finds its feet within three bytes: the last four tokens alone end in the same text, of
+        which no more than the last character can still change.
         """
-        for length in range(4, 8):
-            head, tail = self._window[:-length], self._window[-length:]
-            head_text = self._decode(head)
-            if head_text + self._decode(tail) == text:
-                new = head_text[len(self._known) :]
-                self._known = self._known[len(head_text) :]
-                self._window, self._context = tail, 0
-                return new
-        if len(self._window) - self._context > GIVE_UP_PENDING:
-            return self._flush_window()
-        return ""
+        open_end = text.endswith(REPLACEMENT)
+        new = text[len(self._known) : len(text) - open_end]
+        self._window, self._context = self._window[-4:], 0
+        text = self._decode(self._window)
+        self._known = text[: len(text) - open_end]
+        return new
 
     def _flush_window(self) -> str:
         text = self._window_text()
@@ -275,9 +271,8 @@ class TokenStream:
 
     def _window_text(self) -> str:
         text = self._decode(self._window)
-        if not text.startswith(
-            self._known
-        ):  # the prompt ended in a character that is whole only now
+        if not text.startswith(self._known):
+            # The prompt ended within a character that is whole only now.
             self._known = text[: common_length(self._known, text)]
         return text
 

@@ -46,6 +46,9 @@ class ChatTemplate:
     ) -> str:
         """The prompt text of a conversation.
 
+        A special token's name in a message's text is that token once the prompt is encoded, as with
+        transformers' `apply_chat_template`.
+
         Args:
             messages: dicts with `role` and `content` (text, or a list of text parts, which are joined by
                 line breaks); not changed. `arguments` of tool calls may be JSON text or an object.
