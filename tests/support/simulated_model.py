@@ -46,7 +46,8 @@ def reference_generation(
     request: Request, max_model_len: int
 ) -> tuple[list[int], FinishReason, int | None]:
     """The request's whole output, why it ends and what ended it, with no cache and no batch."""
-    params, output = request.params, []
+    params = request.params
+    output: list[int] = []
     previous: Content = first_content(request.cache_salt)
     contents = [previous := content_of(previous, token_id) for token_id in request.prompt_token_ids]
     stop_ids = params.stop_token_ids or []
@@ -96,7 +97,7 @@ class SimulatedModel:
             poisoned: requests whose new slots become not a number, as do all that read them.
             tokens_per_sample: how many tokens a sampling chunk yields, as speculation would.
         """
-        self._take_in(plan)
+        self.take_in(plan)
         result = StepResult(plan.step)
         for chunk in plan.chunks:
             self._write(chunk, broken=chunk.request_id in poisoned)
@@ -109,7 +110,7 @@ class SimulatedModel:
     def crash(self, plan: StepPlan, early: bool) -> None:
         """Raise in the middle of a step, before or after nonsense was written to the cache."""
         if not early:
-            self._take_in(plan)
+            self.take_in(plan)
             for chunk in plan.chunks:
                 for position in range(chunk.start, chunk.start + chunk.length):
                     self.slots[self._slot(chunk.request_id, position)] = -position
@@ -131,7 +132,8 @@ class SimulatedModel:
         start = block_id * self.block_size
         return NOT_A_NUMBER in self.slots[start : start + self.block_size]
 
-    def _take_in(self, plan: StepPlan) -> None:
+    def take_in(self, plan: StepPlan) -> None:
+        """Learn of releases, admissions and blocks, and assert that they make sense."""
         for request_id in plan.released:
             self.sequences.pop(request_id, None)
         admitted = set()

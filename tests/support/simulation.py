@@ -288,7 +288,7 @@ class Simulation:
     def _check_end(self) -> None:
         assert self.scheduler.num_requests == 0, "(8) somebody is left"
         assert self.kv.num_free_blocks == self.cache.num_blocks, "(8) a block is still held"
-        self.model._take_in(self.scheduler.schedule())
+        self.model.take_in(self.scheduler.schedule())
         assert not self.model.sequences, "(8) the runner remembers somebody"
         for stream in self.outputs.streams.values():
             self._check_stream(stream)
