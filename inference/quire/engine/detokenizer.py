@@ -11,7 +11,7 @@ Tokens cannot be decoded one by one: characters are split between them, and the 
 space is dropped by many decoders. So a window of tokens is decoded, text before it being of no influence:
 `context` tokens whose text is known, then those that did not yet end in a whole character. It moves on
 whenever one does, so that the work per token is constant. (tokenizers' own DecodeStream does the same; it
-is no faster, raises where a prompt's end changes meaning, and grows without bound on invalid bytes.)
+is no faster, and its work per token grows without bound on bytes that are no characters.)
 """
 
 from __future__ import annotations
