@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain, pairwise
 from typing import Any
 
@@ -52,7 +53,7 @@ def assert_idle(engine: Engine) -> None:
 
     def look(scheduler: Any) -> tuple[int, int, float]:
         scheduler.check()
-        return scheduler.num_running, scheduler.num_waiting, scheduler.kv_cache_usage
+        return scheduler.num_running, scheduler.num_waiting, scheduler.kv.usage
 
     assert engine.call(look) == (0, 0, 0.0)
 
@@ -175,7 +176,7 @@ def test_a_bad_prompt_touches_nobody(engine: Engine, prompt: Any, error: type[Ex
     llm = LLM(engine=engine)
     running = llm.stream([1, 2], params(max_tokens=30))
     with pytest.raises(error):
-        llm.generate(prompt if prompt in ([], "") else [prompt, [1]], params())
+        llm.generate([prompt, [1]], params())
     assert list(chain(*(o.outputs[0].token_ids for o in running))) == expected([1, 2], 30)
     assert_idle(engine)
 
@@ -196,6 +197,10 @@ def test_params_are_checked_against_the_model(engine: Engine, fields: dict[str, 
         LLM(engine=engine).generate([1], params(**fields))
 
 
+def test_no_prompts_no_outputs(engine: Engine) -> None:
+    assert LLM(engine=engine).generate([], params()) == []
+
+
 def test_max_tokens_beyond_the_context(engine: Engine) -> None:
     with pytest.raises(PromptTooLongError, match="max_tokens=129"):
         LLM(engine=engine).generate([1], params(max_tokens=129))
@@ -211,22 +216,42 @@ def test_wrong_number_of_params(engine: Engine) -> None:
         LLM(engine=engine).generate([[1], [2], [3]], [params(), params()])
 
 
+@contextmanager
+def held_after(step: int) -> Iterator[tuple[Engine, threading.Event]]:
+    """An engine whose steps after number `step` wait for the event."""
+    event = threading.Event()
+
+    def hold(plan: Any) -> None:
+        if plan.step > step:
+            event.wait()
+
+    with make_engine(FakeExecutor(before_step=hold, skip_tokenizer_init=True)) as engine:
+        try:
+            yield engine, event
+        finally:
+            event.set()
+
+
 def test_closing_a_stream_aborts_its_request() -> None:
-    executor = FakeExecutor(skip_tokenizer_init=True)
-    with make_engine(executor) as engine:
+    with held_after(1) as (engine, go_on):
         stream = LLM(engine=engine).stream([1], params(max_tokens=None))
-        next(stream)
+        assert len(next(stream).outputs[0].token_ids) == 1
         stream.close()
-        output = list(stream)[-1]
-        assert output.outputs[0].finish_reason == "abort"
+        go_on.set()
+        last = list(stream)[-1].outputs[0]
+        assert last.finish_reason == "abort"
+        assert last.token_ids == expected([1], 2)[1:]  # of the step that was under way
         assert_idle(engine)
 
 
-def test_letting_go_of_a_stream_aborts_its_request(engine: Engine) -> None:
-    stream = LLM(engine=engine).stream([1], params(max_tokens=None))
-    next(stream)
-    del stream
-    assert_idle(engine)
+def test_letting_go_of_a_stream_aborts_its_request() -> None:
+    with held_after(1) as (engine, go_on):
+        stream = LLM(engine=engine).stream([1], params(max_tokens=None))
+        next(stream)
+        del stream
+        go_on.set()
+        assert_idle(engine)
+        assert engine.metrics.finished == {"abort": 1}
 
 
 def test_abort_of_a_waiting_request_and_of_all_children() -> None:
@@ -316,18 +341,14 @@ def test_close_ends_waiting_callers() -> None:
     engine.close()
 
 
-def test_a_request_id_is_in_use_once(engine: Engine) -> None:
-    llm = AsyncLLM(engine=engine)
-
-    async def run() -> None:
+async def test_a_request_id_is_in_use_once() -> None:
+    with held_after(1) as (engine, _):
+        llm = AsyncLLM(engine=engine)
         first = llm.generate([1], params(max_tokens=None), "mine")
         await anext(first)
         with pytest.raises(RequestError, match="'mine' is in use"):
             await anext(llm.generate([2], params(), "mine"))
         await first.aclose()
-
-    asyncio.run(run())
-    assert_idle(engine)
 
 
 def test_threads_get_their_own_answers() -> None:
@@ -378,21 +399,21 @@ async def test_coroutines_get_their_own_answers() -> None:
 
 
 async def test_cancelling_a_task_aborts_its_request() -> None:
-    executor = FakeExecutor(skip_tokenizer_init=True)
-    with make_engine(executor) as engine:
-        llm = AsyncLLM(engine=engine)
+    with held_after(1) as (engine, go_on):
+        first = asyncio.Event()
 
         async def consume() -> None:
-            async for _ in llm.generate([1], params(max_tokens=None)):
-                executor.gate.clear()
+            async for _ in AsyncLLM(engine=engine).generate([1], params(max_tokens=None)):
+                first.set()
 
         task = asyncio.create_task(consume())
-        await asyncio.to_thread(executor.at_gate.wait)
+        await first.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        executor.gate.set()
+        go_on.set()
         await asyncio.to_thread(assert_idle, engine)
+        assert engine.metrics.finished == {"abort": 1}
 
 
 def test_many_event_loops_on_one_engine(engine: Engine) -> None:

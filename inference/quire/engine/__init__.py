@@ -1,4 +1,5 @@
-"""What callers talk to: the engine's thread, the way from request to text, and the faces `LLM` and `AsyncLLM`.
+"""What callers talk to: the engine thread, the way from request to text, `LLM` and `AsyncLLM`.
+
 
 It knows neither tensors nor HTTP.
 """

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from quire.tokenizer import Tokenizer
-
 from quire.config import EngineConfig
 from quire.errors import InvalidParamsError, PromptTooLongError
 from quire.sampling_params import RequestOutputKind, SamplingParams
+from quire.tokenizer import Tokenizer
 
 
 def resolve_params(

@@ -7,11 +7,10 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from functools import partial
 from typing import Any
 
-from quire.engine.prompts import ParsedPrompt
-
 from quire.config import EngineConfig
 from quire.engine.engine import Engine
 from quire.engine.metrics import Metric
+from quire.engine.prompts import ParsedPrompt
 from quire.engine.sharing import EngineHandle
 from quire.errors import RequestError
 from quire.outputs import RequestOutput
@@ -114,7 +113,7 @@ class AsyncLLM:
         self.engine.check_health()
 
     async def reset_prefix_cache(self) -> bool:
-        """Forget all cached prefixes; False, and nothing done, while requests run."""
+        """Forget all cached prefixes; requests that run keep what they have. Returns True."""
         return await asyncio.to_thread(self.engine.reset_prefix_cache)
 
     def get_tokenizer(self) -> Any:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from quire.engine.prompts import ParsedPrompt
-
 from quire.engine.engine import Engine
+from quire.engine.prompts import ParsedPrompt
 from quire.errors import RequestFailedError
 from quire.outputs import BeamSearchOutput, BeamSearchSequence, Logprob
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
@@ -117,7 +116,8 @@ def _best(engine: Engine, search: _Search, params: BeamSearchParams) -> list[Bea
     running = [_sequence(engine, search, beam, params, "length") for beam in search.beams]
 
     def score(sequence: BeamSearchSequence) -> float:
-        return sequence.cum_logprob / (len(sequence.tokens) - start) ** params.length_penalty
+        length = float(len(sequence.tokens) - start)
+        return float(sequence.cum_logprob / length**params.length_penalty)
 
     return sorted([*search.finished, *running], key=score, reverse=True)[: params.beam_width]
 

@@ -23,21 +23,20 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from quire.config import EngineConfig, SchedulerConfig
 from quire.core.kv_manager import KVManager
 from quire.core.scheduler import Scheduler
-from quire.engine.prompts import ParsedPrompt, parse_prompt
-from quire.tokenizer import Tokenizer
-
-from quire.config import EngineConfig, SchedulerConfig
 from quire.engine.admission import check_params, resolve_params
 from quire.engine.metrics import EngineMetrics
 from quire.engine.output import RequestState, RequestStream
+from quire.engine.prompts import ParsedPrompt, parse_prompt
 from quire.errors import EngineClosedError, EngineDeadError, RequestError, RequestFailedError
 from quire.executor.base import Executor
 from quire.outputs import RequestMetrics
 from quire.plan import Progress, StepPlan
 from quire.request import FinishReason, Request
 from quire.sampling_params import RequestOutputKind, SamplingParams
+from quire.tokenizer import Tokenizer
 
 clock = time.monotonic
 logger = logging.getLogger(__name__)
@@ -269,8 +268,9 @@ class Engine:
         return future.result()  # `_stop` runs what is left in the inbox, so this always ends
 
     def reset_prefix_cache(self) -> bool:
-        """Forget all cached prefixes; False, and nothing done, while requests run."""
-        return bool(self.call(lambda scheduler: scheduler.reset_prefix_cache()))
+        """Forget all cached prefixes; requests that run keep what they have. Returns True."""
+        self.call(lambda scheduler: scheduler.kv.reset_prefix_cache())
+        return True
 
     def check_health(self) -> None:
         """Raise EngineDeadError, with its cause, if the engine has stopped."""
@@ -365,8 +365,7 @@ class Engine:
                 stop_string = state.apply(sequence.index, item, now)
             except Exception as error:  # this request's text could not be made
                 logger.exception("request %s failed", state.request_id)
-                failure = RequestFailedError(f"{type(error).__name__}: {error}")
-                self._end(state, lambda state, e=failure: state.fail(lambda: e))
+                self._end(state, f"{type(error).__name__}: {error}")
                 continue
             if stop_string is not None:
                 self._scheduler.finish(item.request_id, FinishReason.STOP, stop_string)
@@ -387,14 +386,18 @@ class Engine:
     def _abort(self, request_id: str) -> None:
         state = self._states.get(request_id)
         if state is not None:
-            self._end(state, lambda state: state.end(FinishReason.ABORT, clock()))
+            self._end(state)
 
-    def _end(self, state: RequestState, tell: Callable[[RequestState], None]) -> None:
-        """Take all of a request's sequences out of the engine and tell its caller so."""
+    def _end(self, state: RequestState, error: str | None = None) -> None:
+        """Take all of a request's sequences out of the engine: aborted, or failed by `error`."""
+        reason = FinishReason.ABORT if error is None else FinishReason.ERROR
         for sequence_id in sequence_ids(state):
             if self._sequences.pop(sequence_id, None) is not None:
-                self._scheduler.finish(sequence_id, FinishReason.ABORT)
-        tell(state)
+                self._scheduler.finish(sequence_id, reason)
+        if error is None:
+            state.end(reason, clock())
+        else:
+            state.fail(lambda: RequestFailedError(error))
         self._forget(state)
 
     def _forget(self, state: RequestState) -> None:

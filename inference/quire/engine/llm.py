@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from quire.engine.prompts import ParsedPrompt, as_prompt_list
 from tqdm import tqdm
 
 from quire.engine.beam_search import beam_search
 from quire.engine.engine import Engine
 from quire.engine.metrics import Metric
 from quire.engine.output import RequestStream
+from quire.engine.prompts import ParsedPrompt, as_prompt_list
 from quire.engine.sharing import EngineHandle
 from quire.errors import InvalidParamsError, InvalidPromptError, RequestError
 from quire.outputs import BeamSearchOutput, RequestOutput
@@ -102,7 +102,7 @@ class LLM:
 
         Returns, raises: as `generate`.
         """
-        template = {
+        template: dict[str, Any] = {
             "tools": tools,
             "chat_template": chat_template,
             "add_generation_prompt": add_generation_prompt,
@@ -170,7 +170,7 @@ class LLM:
         return self.engine.metrics.snapshot()
 
     def reset_prefix_cache(self) -> bool:
-        """Forget all cached prefixes; False, and nothing done, while requests run."""
+        """Forget all cached prefixes; requests that run keep what they have. Returns True."""
         return self.engine.reset_prefix_cache()
 
     def close(self) -> None:

@@ -6,7 +6,6 @@ from collections import Counter as Tally
 from dataclasses import dataclass
 
 from quire.core.scheduler import Scheduler
-
 from quire.engine.output import RequestState
 from quire.plan import StepPlan
 
@@ -42,7 +41,7 @@ class EngineMetrics:
         self.busy_seconds += seconds
         self.num_running = scheduler.num_running
         self.num_waiting = scheduler.num_waiting
-        self.kv_cache_usage = scheduler.kv_cache_usage
+        self.kv_cache_usage = scheduler.kv.usage
 
     def record_tokens(self, generated: int) -> None:
         self.generation_tokens += generated

@@ -14,13 +14,12 @@ import threading
 from collections.abc import Callable, Sequence
 
 from quire.engine.detokenizer import Detokenizer
-from quire.tokenizer import Tokenizer
-
 from quire.errors import QuireError
 from quire.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
 from quire.plan import Progress, TokenLogprobs
 from quire.request import FinishReason
 from quire.sampling_params import RequestOutputKind, SamplingParams
+from quire.tokenizer import Tokenizer
 
 
 class SequenceOutput:

@@ -32,9 +32,9 @@ class EngineHandle:
     """
 
     def __init__(self, owner: object, engine: Engine | None, options: dict[str, Any]) -> None:
+        self._release: weakref.finalize[..., object] | None = None
         if engine is not None:
             self.engine = engine
-            self._release = weakref.finalize(owner, lambda: None)
             return
         config = EngineConfig.from_options(**options)
         key = json.dumps(dataclasses.asdict(config), sort_keys=True, default=str)
@@ -43,7 +43,8 @@ class EngineHandle:
 
     def release(self) -> None:
         """Let go of the engine; a second call does nothing."""
-        self._release()
+        if self._release is not None:
+            self._release()
 
 
 def _acquire(key: str, config: EngineConfig) -> Engine:
