@@ -32,7 +32,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 class StubModel(torch.nn.Module):
-    """A model that takes no time, with logits as peaked as those of language models."""
+    """A model that takes no time; its logits are flatter than those of a language model."""
 
     def __init__(self, requests: int, vocab_size: int) -> None:
         super().__init__()

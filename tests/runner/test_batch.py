@@ -106,6 +106,15 @@ def check(batch: object, plan: StepPlan, books: dict[str, Book], size: int) -> N
     assert found == spans
 
 
+def test_a_chunk_that_the_contract_forbids_is_refused() -> None:
+    table = RequestTable(4, 1000, CPU)
+    table.apply(StepPlan(0, (), (Admission("a", (1, 2, 3, 4, 5), 5, SamplingParams(), 0, (), ()),)))
+    with pytest.raises(AssertionError, match="no blocks"):
+        table.build(StepPlan(0, (Chunk("a", 0, 5, (1,), True),)))
+    with pytest.raises(AssertionError, match="unknown tokens"):
+        table.build(StepPlan(0, (Chunk("a", 0, 6, (2,), True),)))
+
+
 def test_what_lies_beyond_a_block_table_is_a_valid_id() -> None:
     table = RequestTable(1, 1000, CPU)
     admissions = tuple(Admission(n, (1, 2, 3), 3, SamplingParams(), 0, (), ()) for n in "ab")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from quire.config import EngineConfig, ModelLimits
 from quire.executor.base import ModelFacts
 from quire.hub import find_model
@@ -51,3 +53,5 @@ class LocalExecutor:
     def close(self) -> None:
         """Free weights and cache."""
         self._runner = None
+        if self.config.device == "cuda":
+            torch.cuda.empty_cache()  # or torch keeps the memory from everyone else

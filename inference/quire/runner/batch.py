@@ -129,7 +129,9 @@ class RequestTable:
         for state, chunk in zip(states, plan.chunks, strict=True):
             if chunk.new_block_ids:
                 self._grow(state, chunk.new_block_ids)
-            assert chunk.start + chunk.length <= state.num_tokens, f"{chunk} has unknown tokens"
+            end = chunk.start + chunk.length
+            assert end <= state.num_tokens, f"{chunk} has unknown tokens"
+            assert end <= state.num_blocks * self._block_size, f"{chunk} has no blocks"
         rows = np.array([state.row for state in states])
         starts = np.array([chunk.start for chunk in plan.chunks])
         lengths = np.array([chunk.length for chunk in plan.chunks])

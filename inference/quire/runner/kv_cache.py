@@ -81,6 +81,7 @@ def free_memory(spec: ModelSpec, config: EngineConfig) -> int:
     """Bytes that the cache may take on the config's device, the weights being loaded."""
     if config.device == "cpu":
         return int(CPU_SHARE * available_ram())
+    torch.cuda.empty_cache()  # what torch keeps for itself is free too
     free, total = torch.cuda.mem_get_info()
     kept_free = (1 - config.gpu_memory_utilization) * total
     return int(free - kept_free - activation_bytes(spec, config))

@@ -21,6 +21,8 @@ from quire.plan import Admission
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
+SPARE = 64  # tokens that may be added to counts before they are copied
+
 
 class TokenCounts:
     """How often each token was generated; kept sparse, for the tokens that occurred.
@@ -31,11 +33,10 @@ class TokenCounts:
     """
 
     def __init__(self, prompt_ids: Sequence[int], output_ids: Sequence[int]) -> None:
-        self._places: dict[int, int] = {}
-        self._ids = np.empty(64, np.int64)
-        self._counts = np.empty(64, np.float32)
-        for token_id in prompt_ids:
-            self._place(token_id)
+        known = dict.fromkeys((*prompt_ids, *output_ids))
+        self._places = {token_id: place for place, token_id in enumerate(known)}
+        self._ids = np.array([*known, *[0] * SPARE], np.int64)
+        self._counts = np.zeros(len(self._ids), np.float32)
         for token_id in output_ids:
             self.add(token_id)
 
@@ -51,18 +52,12 @@ class TokenCounts:
 
     def add(self, token_id: int) -> None:
         """Count a token that was generated."""
-        place = self._place(token_id)
+        place = self._places.setdefault(token_id, len(self._places))
+        if place == len(self._ids):
+            self._ids = np.concatenate([self._ids, np.zeros_like(self._ids)])
+            self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
+        self._ids[place] = token_id
         self._counts[place] += 1
-
-    def _place(self, token_id: int) -> int:
-        place = self._places.get(token_id)
-        if place is None:
-            place = self._places[token_id] = len(self._places)
-            if place == len(self._ids):
-                self._ids = np.concatenate([self._ids, np.empty_like(self._ids)])
-                self._counts = np.concatenate([self._counts, np.empty_like(self._counts)])
-            self._ids[place], self._counts[place] = token_id, 0
-        return place
 
 
 class LogitsRules:
