@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from itertools import chain, pairwise
 from typing import Any
 
@@ -389,8 +389,8 @@ async def test_coroutines_get_their_own_answers() -> None:
             assert last.outputs[0].token_ids == expected([number, 7], 10)
 
         async def leave(number: int) -> None:
-            async for _ in llm.generate([number, 8], params(max_tokens=None)):
-                raise asyncio.CancelledError
+            async with aclosing(llm.generate([number, 8], params(max_tokens=None))) as outputs:
+                await anext(outputs)
 
         tasks = [asyncio.create_task((leave if i % 4 == 0 else work)(i)) for i in range(1, 33)]
         results = await asyncio.gather(*tasks, return_exceptions=True)
