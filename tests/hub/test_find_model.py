@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -53,6 +55,14 @@ def test_no_model_named_is_the_bundled_one():
     assert found.folder == bundled_model()
     assert found.hf_config.architectures == ["LlamaForCausalLM"]
     assert found.eos_token_ids
+
+
+def test_the_bundled_folder_is_known_without_torch_and_transformers():
+    code = (
+        "import sys, quire, quire.models.registry; assert quire.bundled_model().is_dir(); "
+        "sys.exit(bool({'torch', 'transformers', 'huggingface_hub'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_the_tokenizer_beside_a_tiny_model_is_one_token_a_byte(saved):

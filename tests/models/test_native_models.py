@@ -9,7 +9,7 @@ import torch
 
 from paged_batches import Blocks, make_metadata, make_positions
 from quire.config import EngineConfig
-from quire.hub import find_model
+from quire.hub import bundled_model, find_model
 from quire.models.loader import load_model
 from tiny_models import ARCHITECTURES, make_checkpoint
 
@@ -224,3 +224,7 @@ def test_reduced_precision_stays_near_float32(dtype, tmp_path):
     assert model.dtype == getattr(torch, dtype)
     low = run_schedule(model, sequences, whole, 8)[0]
     assert (high - low).abs().max() < 0.15 * high.abs().max()
+
+
+def test_the_bundled_model_equals_transformers():
+    check(bundled_model(), lengths=(70, 5))

@@ -44,7 +44,15 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "phi3": ("Phi3ForCausalLM", {**_COMMON, "original_max_position_embeddings": 256}),
     "gemma2": (
         "Gemma2ForCausalLM",
-        {**_COMMON, "head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 12},
+        {
+            **_COMMON,
+            "head_dim": 16,
+            "query_pre_attn_scalar": 24,
+            "sliding_window": 12,
+            # So low that a missing cap shows.
+            "attn_logit_softcapping": 1.5,
+            "final_logit_softcapping": 2.0,
+        },
     ),
     "gpt2": (
         "GPT2LMHeadModel",

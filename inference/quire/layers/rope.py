@@ -39,7 +39,7 @@ class RotaryEmbedding(nn.Module):
         UnsupportedModelError: a kind that transformers does not know, or several in one model.
     """
 
-    frequencies: torch.Tensor | None
+    frequencies: torch.Tensor  # float32, [rotary_dim / 2], radians per position
 
     def __init__(self, config: Any, max_length: int) -> None:
         super().__init__()
@@ -47,24 +47,24 @@ class RotaryEmbedding(nn.Module):
         self.kind: str = _kind(config)
         # Models are built on the meta device, but these numbers are in no checkpoint.
         with torch.device("cpu"):
-            frequencies, self.scaling = self._frequencies(_length_for_factors(config, max_length))
+            frequencies, self.scaling = self._frequencies(max_length)
         self.register_buffer("frequencies", frequencies, persistent=False)
+        if self.kind == "longrope":
+            _tell_factors(config, max_length)
 
-    @torch.no_grad()
     def forward(self, positions: torch.Tensor) -> torch.Tensor:
         """int64 [tokens] -> float32 [tokens, rotary_dim]: cosines, then sines."""
         frequencies = self.frequencies
         if self.kind == "dynamic":
             frequencies, _ = self._frequencies(positions[:, None] + 1)  # [tokens, rotary_dim / 2]
-        assert frequencies is not None
         angles = positions[:, None].float() * frequencies
         return torch.cat((angles.cos(), angles.sin()), dim=-1) * self.scaling
 
     def _frequencies(self, length: int | torch.Tensor) -> tuple[torch.Tensor, float]:
-        """Radians per position, and what cosines and sines are multiplied by."""
-        device = length.device if isinstance(length, torch.Tensor) else torch.device("cpu")
+        """Radians per position for sequences of a length, and the factor of cosines and sines."""
         if self.kind == "default":
             return _default_frequencies(self.config), 1.0
+        device = length.device if isinstance(length, torch.Tensor) else torch.device("cpu")
         frequencies, scaling = ROPE_INIT_FUNCTIONS[self.kind](self.config, device, seq_len=length)
         return frequencies, float(scaling)
 
@@ -91,10 +91,7 @@ def _default_frequencies(config: Any) -> torch.Tensor:
     return 1.0 / torch.pow(float(parameters["rope_theta"]), exponents)
 
 
-def _length_for_factors(config: Any, max_length: int) -> int:
-    """The sequence length that static frequencies are made for."""
-    if config.rope_parameters["rope_type"] != "longrope":
-        return min(max_length, int(config.max_position_embeddings))
+def _tell_factors(config: Any, max_length: int) -> None:
     original = int(config.rope_parameters["original_max_position_embeddings"])
     if max_length > original:
         logger.info(
@@ -103,7 +100,6 @@ def _length_for_factors(config: Any, max_length: int) -> int:
             max_length,
             original,
         )
-    return max_length
 
 
 def max_positions(config: Any) -> int:

@@ -110,8 +110,8 @@ def materialise(model: nn.Module, device: torch.device, dtype: torch.dtype) -> N
                 setattr(module, name, made[id(parameter)])
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, buffer.to(device))
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+    except RuntimeError as error:  # also torch.OutOfMemoryError
+        if "memory" not in str(error):
             raise
         raise DeviceMemoryError(
             f"the weights do not fit into the memory of {device} in {dtype}; take a smaller model or "
@@ -124,10 +124,6 @@ def _twin(parameter: nn.Parameter, device: torch.device, dtype: torch.dtype) -> 
         return parameter.made_on(device, dtype)
     data = torch.empty(parameter.shape, dtype=dtype, device=device)
     return nn.Parameter(data, requires_grad=False)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "memory" in str(error)
 
 
 def fill_randomly(model: nn.Module, seed: int) -> None:

@@ -1,13 +1,18 @@
-"""Which architectures are native, and where their code is. Imports a model's file when it is asked for."""
+"""Which architectures are native, and where their code is.
+
+A model's file is imported when it is asked for, so that a list of names costs no torch.
+"""
 
 from __future__ import annotations
 
 import importlib
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quire.errors import UnsupportedModelError, suggest
-from quire.models.base import CausalLM
+
+if TYPE_CHECKING:
+    from quire.models.base import CausalLM
 
 MODELS = MappingProxyType(
     {
