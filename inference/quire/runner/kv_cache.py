@@ -58,16 +58,17 @@ def plan_cache(
 def allocate_cache(
     spec: ModelSpec, cache: CacheConfig, dtype: torch.dtype, device: torch.device
 ) -> list[torch.Tensor]:
-    """Zeroed tensors, one for each layer: [2, blocks, kv_heads, block_size, head_dim].
+    """Tensors of any content, one for each layer: [2, blocks, kv_heads, block_size, head_dim].
 
-    On a CPU the system hands out the pages as they are first written to.
+    Attention reads nothing that was not written before. So the memory is left untouched: on a CPU the
+    system then hands out its pages as they are first written to, and a large cache costs no time.
 
     Raises:
         DeviceMemoryError: the device cannot hold them.
     """
     shape = spec.kv_cache_shape(cache.num_blocks, cache.block_size)
     try:
-        return [torch.zeros(shape, dtype=dtype, device=device) for _ in range(spec.num_layers)]
+        return [torch.empty(shape, dtype=dtype, device=device) for _ in range(spec.num_layers)]
     except RuntimeError as error:  # torch.OutOfMemoryError too is one
         size = spec.kv_bytes_per_token(dtype.itemsize) * cache.num_tokens / GIB
         raise DeviceMemoryError(
