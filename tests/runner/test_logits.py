@@ -54,7 +54,7 @@ def random_admission(rng: np.random.Generator) -> Admission:
     def ids(low: int, high: int) -> list[int]:
         return rng.integers(0, VOCAB, rng.integers(low, high)).tolist()
 
-    outputs = ids(0, 300)
+    outputs = ids(0, 300 if rng.random() < 0.5 else 15)
     words = [tuple(ids(1, 4)) for _ in range(3)]
     words.append((*outputs[-int(rng.integers(1, 4)) :], int(rng.integers(VOCAB))))
     options = {

@@ -54,6 +54,7 @@ PARAMS = [
     SamplingParams(min_p=1.0),
     SamplingParams(top_k=1000, top_p=0.999999),
     SamplingParams(temperature=0.001),
+    SamplingParams(min_p=0.3, top_p=0.8),
 ]
 
 

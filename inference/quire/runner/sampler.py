@@ -97,7 +97,7 @@ def _sample_all(logits: torch.Tensor, draws: Floats) -> Indices:
     targets = _below(draws * total, total)
     span: Indices = (cumulative <= targets[:, None]).sum(axis=1)
     within = spans[everyone, span].cpu().numpy().astype(np.float64).cumsum(axis=1)  # [rows, SPAN]
-    rest = np.maximum(targets - (cumulative - masses)[everyone, span], 0)
+    rest = targets - np.where(span > 0, cumulative[everyone, span - 1], 0)
     place: Indices = (within <= _below(rest, within[:, -1])[:, None]).sum(axis=1)
     return span * SPAN + place
 
