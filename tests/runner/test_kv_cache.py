@@ -1,6 +1,7 @@
 """Sizes of the KV cache, and the memory they are taken from."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -67,10 +68,20 @@ def test_a_cache_that_cannot_hold_one_request_is_an_error(options: dict[str, int
         blocks(-5, **options)
 
 
-def test_tensors_are_zeros_of_the_shape_that_models_take() -> None:
+def test_tensors_have_the_shape_that_models_take() -> None:
     kv = allocate_cache(SPEC, CacheConfig(5, 16), torch.bfloat16, torch.device("cpu"))
     assert [tensor.shape for tensor in kv] == [(2, 5, 2, 16, 8)] * 3
-    assert all(tensor.dtype == torch.bfloat16 and not tensor.any() for tensor in kv)
+    assert all(tensor.dtype == torch.bfloat16 for tensor in kv)
+
+
+def test_a_cache_takes_no_memory_before_it_is_written_to() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = resident()
+    kv = allocate_cache(SPEC, CacheConfig(2**18, 16), torch.bfloat16, torch.device("cpu"))
+    size = sum(tensor.nbytes for tensor in kv)
+    assert resident() - before < size / 10
 
 
 def test_memory_that_is_not_there_is_an_error() -> None:
