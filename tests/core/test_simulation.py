@@ -1,9 +1,10 @@
-"""2,000 random runs keep all eight invariants, and broken variants of the core do not."""
+"""2,000 random runs keep all eight invariants; broken cores and output paths do not."""
 
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,14 @@ from quire.core.kv_manager import KVManager
 from quire.core.prefix_cache import PrefixCache, extend_hashes
 from quire.core.request_queue import RequestQueue
 from quire.core.scheduler import Scheduler
+from quire.engine import detokenizer
+from quire.engine.detokenizer import Detokenizer
+from quire.engine.output import RequestState, SequenceOutput
+from quire.outputs import CompletionOutput
+from quire.sampling_params import RequestOutputKind
 
 CHUNK = 100
+FINAL_ONLY = RequestOutputKind.FINAL_ONLY
 
 
 @pytest.mark.parametrize("first", range(0, 2000, CHUNK))
@@ -59,17 +66,27 @@ def test_a_failing_seed_says_how_to_repeat_it(monkeypatch: pytest.MonkeyPatch) -
 
 def test_runs_see_what_they_are_for() -> None:
     """Preemption, cache hits, every kind of end: seeds that meet none of it would prove nothing."""
-    ends, preemptions, hits = set(), 0, 0
+    ends, kinds, preemptions, hits, stop_strings, merged = set(), set(), 0, 0, 0, 0
     for seed in range(60):
         run = simulation.Simulation(seed)
         run.run()
-        for stream in run.outputs.streams.values():
-            ends.add(str(stream.request.finish_reason))
-            preemptions += stream.request.num_preemptions
-            hits += stream.request.num_cached > 0
+        for request in run.added.values():
+            ends.add(str(request.finish_reason))
+            preemptions += request.num_preemptions
+            hits += request.num_cached > 0
+        for client in run.clients:
+            kinds.add((client.params.output_kind, client.params.n))
+            for reads in client.reads.values():
+                assert reads[-1].end is not None
+                stop_strings += isinstance(reads[-1].end[1], str)
+                steps = [
+                    len(later.token_ids) - len(one.token_ids) for one, later in pairwise(reads)
+                ]
+                merged += max(steps) > 3 and client.params.output_kind is not FINAL_ONLY
     assert ends == {"stop", "length", "abort", "error"}
+    assert kinds == {(kind, n) for kind in RequestOutputKind for n in (1, 2, 4)}
     assert preemptions > 20
-    assert hits > 50
+    assert min(hits, stop_strings, merged) > 30
 
 
 # Deliberately broken variants: each must be caught within a few hundred seeds.
@@ -157,6 +174,101 @@ original_end_after = Scheduler._end_after
 )
 def test_a_broken_core_is_caught(
     owner: Any, name: str, broken: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, name, broken)
+    with pytest.raises(AssertionError, match="repeat: python"):
+        for seed in range(400):
+            simulation.simulate(seed)
+
+
+def _take_the_last_piece_alone(self: Detokenizer) -> str:
+    delta = self._untaken[-1] if self._untaken else ""
+    self._untaken.clear()
+    return delta
+
+
+def _take_the_end_again(self: SequenceOutput, *, delta: bool) -> CompletionOutput:
+    output = original_take(self, delta=delta)
+    self.changed = self.finish_reason is not None
+    return output
+
+
+def _take_what_was_taken(self: SequenceOutput, *, delta: bool) -> CompletionOutput:
+    taken = self._taken
+    output = original_take(self, delta=delta)
+    self._taken = max(taken, self._taken - 1)
+    return output
+
+
+def _hold_all_back(text: str, stops: Any) -> int:
+    return len(text)
+
+
+def _hold_nothing_back(text: str, stops: Any) -> int:
+    return 0
+
+
+def _first_listed_stop(text: str, known: int, stops: Any) -> tuple[int, str] | None:
+    return next(((text.find(stop), stop) for stop in stops if stop in text), None)
+
+
+def _keep_what_follows_the_stop(self: Detokenizer, ids: Any, **options: bool) -> int:
+    original_append(self, ids, **options)
+    return len(ids)
+
+
+def _hear_every_token(self: Detokenizer, ids: Any, *, ends_with_stop_token: bool = False) -> int:
+    return original_append(self, ids)
+
+
+def _flush_nothing(self: Detokenizer) -> None:
+    pass
+
+
+def _ready_for_any_change(self: RequestState) -> bool:
+    return self.finished or self._done or any(one.changed for one in self._sequences)
+
+
+def _call_no_listener(self: RequestState) -> None:
+    self._lock.notify_all()
+
+
+def _call_listeners_for_ever(self: RequestState) -> None:
+    for listener in self._listeners:
+        listener()
+
+
+def _finished_with_the_first(self: RequestState, now: float) -> None:
+    original_settle(self, now)
+    self.finished = any(one.finish_reason for one in self._sequences)
+
+
+original_take = SequenceOutput.take
+original_append = Detokenizer.append
+original_settle = RequestState._settle
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "broken"),
+    [
+        (detokenizer, "REPLACEMENT", "no character"),  # gives out half a character
+        (Detokenizer, "take_delta", _take_the_last_piece_alone),
+        (SequenceOutput, "take", _take_the_end_again),
+        (SequenceOutput, "take", _take_what_was_taken),
+        (detokenizer, "held_back", _hold_all_back),
+        (detokenizer, "held_back", _hold_nothing_back),
+        (detokenizer, "first_stop", _first_listed_stop),
+        (Detokenizer, "append", _keep_what_follows_the_stop),
+        (Detokenizer, "append", _hear_every_token),
+        (Detokenizer, "finish", _flush_nothing),
+        (RequestState, "_ready", _ready_for_any_change),
+        (RequestState, "_notify", _call_no_listener),
+        (RequestState, "_notify", _call_listeners_for_ever),
+        (RequestState, "_settle", _finished_with_the_first),
+    ],
+)
+def test_a_broken_output_path_is_caught(
+    owner: Any, name: str, broken: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(owner, name, broken)
     with pytest.raises(AssertionError, match="repeat: python"):

@@ -1,4 +1,4 @@
-"""The real scheduler and block manager on a simulated model and clock: one seed is one run.
+"""The real scheduler, block manager and output path on a simulated model and clock: a seed is a run.
 
     python tests/support/simulation.py --seed 7
     python tests/support/simulation.py --first 0 --count 10000
@@ -13,10 +13,11 @@ after every step, numbered as they are in the assertions below:
 4. whenever there is work, a step computes something; nobody overtakes; the run ends;
 5. tokens <= max_num_batched_tokens, sequences <= max_num_seqs;
 6. tokens equal those of a generation with no cache and no batch;
-7. each request's reports add up to its tokens, with exactly one end, and nothing after it;
-8. when all is over, no block is held, nobody waits, and the runner remembers nobody.
+7. what a client reads adds up to the one-shot text of these tokens, cut at the stop string, with exactly
+   one end and nothing after it, and no text is ever revised;
+8. when all is over, no block is held, nobody waits or listens, and the runner remembers nobody.
 
-`Outputs` is the seam where an output path (detokenizer, stop strings) can be joined.
+Requests come as the n sequences of a client, who reads through the real output path (`Clients`).
 """
 
 from __future__ import annotations
@@ -25,65 +26,25 @@ import argparse
 import hashlib
 import random
 import time
-from dataclasses import dataclass, field
 
 from quire.config import CacheConfig, SchedulerConfig
 from quire.core.kv_manager import KVManager
 from quire.core.scheduler import Scheduler
-from quire.plan import Progress, StepPlan, StepResult
+from quire.plan import StepPlan, StepResult
 from quire.request import FinishReason, Request, RequestStatus
 from quire.sampling_params import SamplingParams
+from simulated_clients import Clients, draw_output_params
 from simulated_model import SimulatedModel, StepError, reference_generation
 
-STOP_STRING = "stop string"
 MOST_STEPS = 5000
-
-
-@dataclass
-class Stream:
-    """What one client has received."""
-
-    request: Request
-    stop_after: int | None  # the text holds a stop string after this many tokens
-    token_ids: list[int] = field(default_factory=list)
-    prompt_positions: list[float] = field(default_factory=list)
-    ends: list[FinishReason] = field(default_factory=list)
-
-
-class Outputs:
-    """The clients: they collect reports, and find a stop string now and then."""
-
-    def __init__(self) -> None:
-        self.streams: dict[str, Stream] = {}
-
-    def add(self, request: Request, stop_after: int | None) -> None:
-        self.streams[request.id] = Stream(request, stop_after)
-
-    def on_progress(self, progress: Progress) -> str | None:
-        """Take a report; the stop string that its text ends with, if any."""
-        stream = self.streams[progress.request_id]
-        assert not stream.ends, "(7) a report after the end"
-        assert len(progress.logprobs) == len(progress.new_token_ids), "(7) logprobs and tokens"
-        stream.token_ids += progress.new_token_ids
-        stream.prompt_positions += [entry.logprobs[0] for entry in progress.prompt_logprobs]
-        if progress.finish_reason is not None:
-            stream.ends.append(progress.finish_reason)
-        elif stream.stop_after is not None and len(stream.token_ids) >= stream.stop_after:
-            return STOP_STRING
-        return None
-
-    def on_end(self, request: Request) -> None:
-        """A request was ended from outside the scheduler: stop string or abort."""
-        assert request.finish_reason is not None
-        self.streams[request.id].ends.append(request.finish_reason)
 
 
 class Simulation:
     """One run, drawn from `seed`."""
 
-    def __init__(self, seed: int, outputs: Outputs | None = None) -> None:
+    def __init__(self, seed: int) -> None:
         self.random = draw = random.Random(seed)
-        self.outputs = outputs or Outputs()
+        self.clients = Clients(seed)
         self.now = 0.0
         block_size = draw.choice((1, 2, 4, 16))
         max_model_len = draw.randint(6, 48)
@@ -106,13 +67,13 @@ class Simulation:
         self.crash_rate = draw.choice((0.0, 0.0, 0.0, 0.01, 0.05))
         self.poison_rate = draw.choice((0.0, 0.0, 0.0, 0.01, 0.05))
         self.most_tokens_per_sample = draw.choice((1, 1, 3))
-        self.arrivals: list[tuple[float, Request, int | None]] = []
+        self.arrivals: list[tuple[float, list[Request]]] = []  # a caller's sequences together
         self.culprits: dict[str, int] = {}  # id -> the position whose computation always raises
         self._draw_requests()
         self.model = SimulatedModel(
             self.cache.num_blocks,
             block_size,
-            {request.id: request.cache_salt for _, request, _ in self.arrivals},
+            {one.id: one.cache_salt for _, requests in self.arrivals for one in requests},
         )
         self.added: dict[str, Request] = {}
         self.may_fail: set[str] = set()
@@ -134,34 +95,37 @@ class Simulation:
             prompt = (prefix + tail)[: longest - 1] or [0]
             salt = draw.choice((None, None, None, "a", "b"))
             priority = draw.randint(0, 3)
-            params = self._draw_params()
+            params = self._draw_params(n=draw.choice((1, 1, 2, 4)))
             eos = frozenset(draw.sample(range(200), draw.choice((0, 0, 10))))
-            for sibling in range(draw.choice((1, 1, 2, 4))):
+            requests = []
+            for sibling in range(params.n):
                 request = Request(
                     id=f"{number}.{sibling}",
                     prompt_token_ids=list(prompt),
-                    params=params,
+                    params=params.clone(prompt_logprobs=None) if sibling else params,
                     seed=draw.randrange(2**32),
                     eos_token_ids=eos,
                     arrival_time=at,
                     priority=priority,
                     cache_salt=salt,
                 )
-                stop_after = draw.choice((None, None, None, draw.randint(1, 6)))
-                self.arrivals.append((at, request, stop_after))
+                requests.append(request)
                 if has_culprits and draw.random() < 0.2:
                     self.culprits[request.id] = draw.randrange(longest)
+            self.arrivals.append((at, requests))
         self.arrivals.reverse()  # the next one is taken from the end
 
-    def _draw_params(self) -> SamplingParams:
+    def _draw_params(self, n: int) -> SamplingParams:
         draw = self.random
         max_tokens = draw.choice((None, draw.randint(1, 20), draw.randint(10, 40)))
         return SamplingParams(
+            n=n,
             temperature=1.0,
             max_tokens=max_tokens,
             min_tokens=draw.randint(0, min(max_tokens or 5, 5)),
             stop_token_ids=draw.sample(range(200), draw.choice((0, 8))),
             prompt_logprobs=draw.choice((None, None, None, 1)),
+            **draw_output_params(draw),
         )
 
     # ------------------------------------------------------------------ running
@@ -183,10 +147,11 @@ class Simulation:
         if self.arrivals and not self.scheduler.has_work:
             self.now = max(self.now, self.arrivals[-1][0])
         while self.arrivals and self.arrivals[-1][0] <= self.now:
-            _, request, stop_after = self.arrivals.pop()
-            self.added[request.id] = request
-            self.outputs.add(request, stop_after)
-            self.scheduler.add(request)
+            _, requests = self.arrivals.pop()
+            self.clients.add(requests, self.now)
+            for request in requests:
+                self.added[request.id] = request
+                self.scheduler.add(request)
 
     def _step(self) -> None:
         suspects = bool(self.scheduler._suspects)
@@ -208,9 +173,10 @@ class Simulation:
             reports = self.scheduler.update(plan, result)
         for report in reports:
             self.trace.update(repr(report).encode())
-            stop_reason = self.outputs.on_progress(report)
-            if stop_reason is not None:
-                self._finish(report.request_id, FinishReason.STOP, stop_reason)
+            stop_string = self.clients.on_progress(report, self.now)
+            if stop_string is not None:
+                self._finish(report.request_id, FinishReason.STOP, stop_string)
+        self.clients.read()
         self._check_state()
 
     def _run_model(self, plan: StepPlan) -> StepResult:
@@ -228,7 +194,11 @@ class Simulation:
 
     def _abort_some(self) -> None:
         while self.added and self.random.random() < self.abort_rate:
-            self._finish(self.random.choice(list(self.added)), FinishReason.ABORT)
+            client = self.clients.of(self.random.choice(list(self.added)))
+            for request in client.requests:
+                self._finish(request.id, FinishReason.ABORT)
+            if not client.state.finished:
+                client.state.end(FinishReason.ABORT, self.now)
 
     def _finish(
         self, request_id: str, reason: FinishReason, stop_reason: str | None = None
@@ -238,7 +208,6 @@ class Simulation:
         assert (request is None) == ended, "(2) finish and the request's status differ"
         if request is not None:
             self.trace.update(f"{request_id} {reason}".encode())
-            self.outputs.on_end(request)
         self._check_state()
 
     # ------------------------------------------------------------------ checking
@@ -290,34 +259,25 @@ class Simulation:
         assert self.kv.num_free_blocks == self.cache.num_blocks, "(8) a block is still held"
         self.model.take_in(self.scheduler.schedule())
         assert not self.model.sequences, "(8) the runner remembers somebody"
-        for stream in self.outputs.streams.values():
-            self._check_stream(stream)
+        for request in self.added.values():
+            self._check_tokens(request)
+        self.clients.check(self.config.max_model_len)
 
-    def _check_stream(self, stream: Stream) -> None:
-        request = stream.request
+    def _check_tokens(self, request: Request) -> None:
         output = request.token_ids[request.num_prompt_tokens :]
-        assert stream.token_ids == output, "(7) reports and tokens differ"
-        assert stream.ends == [request.finish_reason], "(7) not exactly one end"
         wanted, reason, stop_reason = reference_generation(request, self.config.max_model_len)
         if request.finish_reason in (FinishReason.ABORT, FinishReason.ERROR):
             assert output == wanted[: len(output)], "(6) a wrong token"
             blameless = request.finish_reason is FinishReason.ERROR
             assert not blameless or request.id in self.may_fail, "(6) failed for another's sake"
-        elif request.stop_reason == STOP_STRING:
+        elif isinstance(request.stop_reason, str):  # its client checks that this was the place
             assert output == wanted[: len(output)], "(6) a wrong token"
-            assert len(output) >= (stream.stop_after or 0)
         else:
             assert (output, request.finish_reason, request.stop_reason) == (
                 wanted,
                 reason,
                 stop_reason,
             ), "(6) a wrong token or end"
-        if request.params.prompt_logprobs is not None:
-            positions = [float(n) for n in range(1, request.num_prompt_tokens)]
-            complete = request.num_output_tokens > 0
-            given = stream.prompt_positions
-            assert given == positions[: len(given)], "(7) prompt positions doubled or lost"
-            assert not complete or given == positions, "(7) prompt positions are missing"
 
 
 def simulate(seed: int) -> str:
