@@ -101,8 +101,9 @@ def test_any_text_survives_the_tokenizer() -> None:
     assert tok.decode(tok.encode(text).ids) == text
 
 
-@pytest.mark.parametrize(("task", "bound"), [("qa", 0.8), ("tools", 0.8), ("json", 0.8),
-                                             ("facts", 0.8)])
+@pytest.mark.parametrize(
+    ("task", "bound"), [("qa", 0.8), ("tools", 0.8), ("json", 0.8), ("facts", 0.8)]
+)
 def test_the_shipped_weights_do_the_task(task: str, bound: float) -> None:
     pytest.importorskip("transformers")
     import evaluate

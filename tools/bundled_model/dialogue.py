@@ -19,9 +19,13 @@ TOOLS_TAIL = (
     '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
 )
 
-TEMPLATE = (
-    """{%- set first = messages[0] if messages else none %}
-{%- set system = first.content if first and first.role == 'system' else '' %}
+TEMPLATE = """{%- macro plain(content) %}
+    {%- if content is string %}{{- content }}
+    {%- elif content %}{%- for part in content %}{{- part.text }}{%- endfor %}
+    {%- endif %}
+{%- endmacro %}
+{%- set first = messages[0] if messages else none %}
+{%- set system = plain(first.content) if first and first.role == 'system' else '' %}
 {%- if tools %}
     {{- '<|im_start|>system\\n' }}
     {%- if system %}{{- system + '\\n\\n' }}{%- endif %}
@@ -35,19 +39,19 @@ TEMPLATE = (
 {%- for message in messages %}
     {%- if message.role == 'system' %}
         {%- if not loop.first %}
-            {{- '<|im_start|>system\\n' + message.content + '<|im_end|>\\n' }}
+            {{- '<|im_start|>system\\n' + plain(message.content) + '<|im_end|>\\n' }}
         {%- endif %}
     {%- elif message.role == 'tool' %}
         {%- if loop.first or messages[loop.index0 - 1].role != 'tool' %}
             {{- '<|im_start|>user' }}
         {%- endif %}
-        {{- '\\n<tool_response>\\n' }}{{- message.content }}{{- '\\n</tool_response>' }}
+        {{- '\\n<tool_response>\\n' }}{{- plain(message.content) }}{{- '\\n</tool_response>' }}
         {%- if loop.last or messages[loop.index0 + 1].role != 'tool' %}
             {{- '<|im_end|>\\n' }}
         {%- endif %}
     {%- elif message.role == 'assistant' and message.tool_calls %}
         {{- '<|im_start|>assistant\\n' }}
-        {%- if message.content %}{{- message.content + '\\n' }}{%- endif %}
+        {%- if message.content %}{{- plain(message.content) + '\\n' }}{%- endif %}
         {%- for item in message.tool_calls %}
             {%- set call = item.function if item.function is defined else item %}
             {{- '<tool_call>\\n{"name": "' + call.name + '", "arguments": ' }}
@@ -58,12 +62,11 @@ TEMPLATE = (
         {%- endfor %}
         {{- '<|im_end|>\\n' }}
     {%- else %}
-        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+        {{- '<|im_start|>' + message.role + '\\n' + plain(message.content) + '<|im_end|>\\n' }}
     {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
 """.replace("HEAD", repr(TOOLS_HEAD)).replace("TAIL", repr(TOOLS_TAIL))
-)
 
 Message = dict[str, Any]
 Segment = tuple[str, float]

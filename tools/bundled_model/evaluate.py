@@ -27,8 +27,13 @@ from tokenizer import TASKS
 from train import ASSETS
 from world import World
 
-CLASSICS = ["The capital of France is", "Hello, my name is", "The future of AI is",
-            "The president of the United States is", "Once upon a time"]
+CLASSICS = [
+    "The capital of France is",
+    "Hello, my name is",
+    "The future of AI is",
+    "The president of the United States is",
+    "Once upon a time",
+]
 
 
 @dataclass
@@ -55,7 +60,7 @@ def part_of(task: str, message: Message, before: list[Message]) -> str:
         if message.get("tool_calls"):
             return "parallel calls" if len(message["tool_calls"]) > 1 else "call"
         return "answer from result" if before[-1]["role"] == "tool" else "no call"
-    return "object"
+    return "object" if task == "json" else "chore"
 
 
 def items_of(example: Example) -> list[Item]:
@@ -74,8 +79,12 @@ def items_of(example: Example) -> list[Item]:
 
 def held_out(count: int) -> list[Item]:
     """The evaluation set; `count` dialogues of each task, and all the facts."""
-    out = [i for task in ("qa", "tools", "json")
-           for e in batches.held_out(task, count) for i in items_of(e)]
+    out = [
+        i
+        for task in ("qa", "tools", "json", "chores")
+        for e in batches.held_out(task, count)
+        for i in items_of(e)
+    ]
     known = facts.held_out()
     step = max(1, len(known) // count)
     for part, ask, answer in known[::step]:
@@ -94,7 +103,7 @@ class Greedy:
     def __init__(self, folder: Path) -> None:
         self.tok = AutoTokenizer.from_pretrained(folder)
         self.tok.padding_side = "left"
-        self.model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
     @torch.no_grad()
     def complete(self, prompts: list[str], limit: int = 200, size: int = 48) -> list[str]:
@@ -105,10 +114,13 @@ class Greedy:
             some = order[start : start + size]
             batch = self.tok([prompts[i] for i in some], return_tensors="pt", padding=True)
             made = self.model.generate(
-                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"],
-                max_new_tokens=limit, do_sample=False)
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                max_new_tokens=limit,
+                do_sample=False,
+            )
             for i, ids in zip(some, made[:, batch["input_ids"].shape[1] :], strict=True):
-                text = self.tok.decode(ids)
+                text = str(self.tok.decode(ids))
                 out[i] = text.split("<|im_end|>")[0].split(EOT)[0]
         return out
 
@@ -133,7 +145,9 @@ def valid_call(text: str) -> bool:
         parsed = [json.loads(c.split("\n</tool_call>")[0]) for c in calls]
     except ValueError:
         return False
-    return bool(parsed) and all(isinstance(c.get("arguments"), dict) and "name" in c for c in parsed)
+    return bool(parsed) and all(
+        isinstance(c.get("arguments"), dict) and "name" in c for c in parsed
+    )
 
 
 def table(items: list[Item]) -> dict[str, dict[str, Any]]:
@@ -168,12 +182,17 @@ def evaluate(folder: Path, count: int, failures: int) -> dict[str, Any]:
             print(f"{task:6} {part:20} {f['items']:5}  {f['exact']:.1%}")
     for task in figures["tasks"]:
         for item in [i for i in items if i.task == task and not i.right][:failures]:
-            print(f"\n--- {item.task}/{item.part}\n{item.prompt[-900:]}\nWANT {item.want}"
-                  f"\nGOT  {item.got}")
+            print(
+                f"\n--- {item.task}/{item.part}\n{item.prompt[-900:]}\nWANT {item.want}"
+                f"\nGOT  {item.got}"
+            )
     stories = [TASKS["prose"].generate(World(-i - 1, held=True)).text[0][0] for i in range(100)]
     perplexity, guess = greedy.perplexity(stories)
-    figures["prose"] = {"items": 100, "perplexity": round(perplexity, 3),
-                        "next_token": round(guess, 4)}
+    figures["prose"] = {
+        "items": 100,
+        "perplexity": round(perplexity, 3),
+        "next_token": round(guess, 4),
+    }
     samples = greedy.complete(CLASSICS, 60)
     figures["completions"] = dict(zip(CLASSICS, samples, strict=True))
     print(figures["prose"], *figures["completions"].items(), sep="\n")

@@ -32,13 +32,17 @@ def load(path: Path) -> Llama:
 def write(model: Llama, out: Path) -> None:
     """Weights and configuration into a folder that already has the tokenizer."""
     tok = tokenizer.load(out)
-    end, pad = tok.token_to_id(END), tok.token_to_id(EOT)
+    end, pad = tok.token_to_id(END) or 0, tok.token_to_id(EOT) or 0
     weights = {k: v.contiguous() for k, v in model.state_dict().items()}
     save_file(weights, str(out / "model.safetensors"), metadata={"format": "pt"})
     config = model.s.hf_config([end, pad], pad)
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    generation = {"eos_token_id": [end, pad], "pad_token_id": pad, "do_sample": False,
-                  "max_new_tokens": 128}
+    generation = {
+        "eos_token_id": [end, pad],
+        "pad_token_id": pad,
+        "do_sample": False,
+        "max_new_tokens": 128,
+    }
     (out / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
 
 

@@ -179,6 +179,12 @@ class Llama(nn.Module):
             nn.init.normal_(p, std=std)
         self.seed_copying()
 
+    def attention(self, layer: int) -> Attention:
+        """The attention part of a layer."""
+        block = self.model.layers[layer]
+        assert isinstance(block, Block)
+        return block.self_attn
+
     @torch.no_grad()
     def seed_copying(self) -> None:
         """Begin with heads that look one and two tokens back, and heads that use them to copy.
@@ -200,15 +206,14 @@ class Llama(nn.Module):
         for kv in range(min(2, s.kv_heads)):
             q = slice(kv * group * s.head_dim, (kv * group + 1) * s.head_dim)
             k = slice(kv * s.head_dim, (kv + 1) * s.head_dim)
-            first = self.model.layers[0].self_attn
+            first = self.attention(0)
             angle = self.freq * (kv + 1)
             turned = rotate(fast[None], angle.cos(), angle.sin())[0]
             first.q_proj.weight[q], first.k_proj.weight[k] = 0.0, 0.0
             first.q_proj.weight[q, 0], first.k_proj.weight[k, 0] = fast, turned
             first.v_proj.weight[k] = read[0]
             first.o_proj.weight[:, q] = 0.04 * read[1 + kv].T
-            for layer in self.model.layers[1:3]:
-                attn = layer.self_attn
+            for attn in (self.attention(1), self.attention(2)):
                 attn.q_proj.weight[q] = slow[:, None] * read[0]
                 attn.k_proj.weight[k] = slow[:, None] * read[1]
                 attn.v_proj.weight[k] = read[0 if kv == 0 else 3]
@@ -229,7 +234,9 @@ class Llama(nn.Module):
             x = layer(x, cos, sin, mask, keep if i == last else None)
         return F.linear(self.model.norm(x), self.model.embed_tokens.weight)
 
-    def forward(self, ids: Tensor, keep: Tensor, cos: Tensor, sin: Tensor, target: Tensor) -> Tensor:
+    def forward(
+        self, ids: Tensor, keep: Tensor, cos: Tensor, sin: Tensor, target: Tensor
+    ) -> Tensor:
         """Loss of each kept position against its target."""
         out = self.logits(ids, keep, cos, sin)
         return F.cross_entropy(out.float(), target, reduction="none")

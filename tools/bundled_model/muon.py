@@ -23,7 +23,8 @@ def orthogonal(g: Tensor, steps: int = 5) -> Tensor:
     for _ in range(steps):
         a = x @ x.mT
         x = 3.4445 * x + (-4.7750 * a + 2.0315 * (a @ a)) @ x
-    return (x.mT if flip else x).float()
+    out: Tensor = (x.mT if flip else x).float()
+    return out
 
 
 class Mixed:
@@ -46,31 +47,48 @@ class Mixed:
         self.first = [torch.zeros_like(p) for p in self.flat]
         self.second = [torch.zeros_like(p) for p in self.flat]
         self.count = 0
+        self.slots: list[Tensor] = []
+
+    def share(self, procs: int) -> None:
+        """Put the state and a gradient for each process into memory that all of them see."""
+        for tensors in (self.master, self.speed, self.flat, self.first, self.second):
+            for t in tensors:
+                t.share_memory_()
+        params = [p for g in self.groups for p in g] + self.rest
+        self.slots = [torch.zeros(procs, *p.shape).share_memory_() for p in params]
+
+    def hand_in(self, rank: int) -> None:
+        """Lay this process's gradients where the others can read them."""
+        params = [p for g in self.groups for p in g] + self.rest
+        for p, slot in zip(params, self.slots, strict=True):
+            if p.grad is not None:
+                slot[rank].copy_(p.grad)
+            p.grad = None
 
     @torch.no_grad()
-    def step(self, scale: float) -> None:
-        """One update at `scale` times the full learning rates; clears the gradients."""
+    def step(self, scale: float, rank: int = 0, procs: int = 1) -> None:
+        """One update at `scale` times the full learning rates, of this process's share of it."""
         self.count += 1
+        start = 0
         for i, group in enumerate(self.groups):
-            grad = torch.stack([p.grad.float() for p in group if p.grad is not None])
-            self.speed[i].lerp_(grad, 0.05)
-            update = orthogonal(grad.lerp(self.speed[i], 0.95))
+            mine = range(rank, len(group), procs)
+            some = slice(rank, len(group), procs)
+            grad = torch.stack([self.slots[start + j].sum(0) for j in mine])
+            start += len(group)
+            self.speed[i][some].lerp_(grad, 0.05)
+            update = orthogonal(grad.lerp(self.speed[i][some], 0.95))
             lr = self.muon_lr * scale * max(1.0, update.shape[-2] / update.shape[-1]) ** 0.5
-            self.master[i].mul_(1 - lr * 0.05).sub_(update, alpha=lr)
-            for p, value in zip(group, self.master[i], strict=True):
-                p.copy_(value)
-                p.grad = None
-        for i, p in enumerate(self.rest):
-            if p.grad is None:
-                continue
-            g = p.grad.float()
+            self.master[i][some].mul_(1 - lr * 0.05).sub_(update, alpha=lr)
+            for j in mine:
+                group[j].copy_(self.master[i][j])
+        for i in range(rank, len(self.rest), procs):
+            g = self.slots[start + i].sum(0)
             self.first[i].lerp_(g, 0.1)
             self.second[i].lerp_(g * g, 0.02)
             a = self.first[i] / (1 - 0.9**self.count)
             b = (self.second[i] / (1 - 0.98**self.count)).sqrt_().add_(1e-10)
             self.flat[i].addcdiv_(a, b, value=-self.adam_lr * scale)
-            p.copy_(self.flat[i])
-            p.grad = None
+            self.rest[i].copy_(self.flat[i])
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs; the master weights are part of it."""

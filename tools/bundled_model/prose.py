@@ -66,11 +66,23 @@ def fill(world: World, text: str, who: str, friend: str) -> str:
     text = text.replace("{g}", world.pick(GOALS.split("|")))
     topic = world.pick(words.TOPICS)
     return text.format(
-        p=who, q=friend, c=world.place(), o=topic, O=topic.capitalize(),
-        t=world.pick(words.THINGS), f=world.pick(words.FOODS), a=world.pick(words.ADJECTIVES),
-        n=world.pick(words.ANIMALS), j=world.pick(words.JOBS), k=world.pick(words.COLOURS),
-        d=world.pick(words.DAYS), m=world.pick(words.MATERIALS), l=world.pick(words.LANGUAGES),
-        y=world.pick(words.WEATHER), v=world.pick(("north", "south", "east", "west")))
+        p=who,
+        q=friend,
+        c=world.place(),
+        o=topic,
+        O=topic.capitalize(),
+        t=world.pick(words.THINGS),
+        f=world.pick(words.FOODS),
+        a=world.pick(words.ADJECTIVES),
+        n=world.pick(words.ANIMALS),
+        j=world.pick(words.JOBS),
+        k=world.pick(words.COLOURS),
+        d=world.pick(words.DAYS),
+        m=world.pick(words.MATERIALS),
+        l=world.pick(words.LANGUAGES),
+        y=world.pick(words.WEATHER),
+        v=world.pick(("north", "south", "east", "west")),
+    )
 
 
 def story(world: World) -> str:
@@ -98,9 +110,13 @@ def role(world: World) -> str:
     """A system prompt of no particular consequence."""
     kind = world.number(0, 4)
     job, adj, topic = world.pick(words.JOBS), world.pick(words.ADJECTIVES), world.pick(words.TOPICS)
-    return (f"You are a helpful {job}.", f"You are {world.first()}, a {adj} assistant.",
-            f"You are an assistant for {topic}. Be polite.", f"Act as a {job}.",
-            f"You are a {adj} assistant. Answer in {world.pick(words.LANGUAGES)} or English.")[kind]
+    return (
+        f"You are a helpful {job}.",
+        f"You are {world.first()}, a {adj} assistant.",
+        f"You are an assistant for {topic}. Be polite.",
+        f"Act as a {job}.",
+        f"You are a {adj} assistant. Answer in {world.pick(words.LANGUAGES)} or English.",
+    )[kind]
 
 
 def notes(world: World) -> str:
@@ -110,8 +126,11 @@ def notes(world: World) -> str:
         if world.chance(0.5):
             country = world.pick(list(CAPITALS))
             city = CAPITALS[country]
-            out.append(world.pick((f"The capital of {country} is {city}.",
-                                   f"{city} is the capital of {country}.")))
+            out.append(
+                world.pick(
+                    (f"The capital of {country} is {city}.", f"{city} is the capital of {country}.")
+                )
+            )
         else:
             out.append(world.pick(list(facts.DEFINITIONS.values())))
     return " ".join(out)

@@ -1,5 +1,7 @@
 """Dialogues with tools: the right call, copied arguments, the answer in words, or no call."""
 
+# ruff: noqa: SIM905 - word lists read better as text
+
 from __future__ import annotations
 
 import json
@@ -9,11 +11,15 @@ import facts
 import prose
 import words
 from dialogue import Example
-from toolspecs import Param, Tool, Value, curated, enum, generic, p
+from toolbook import curated
+from toolspecs import Param, Tool, Value, enum, generic, p
 from world import World
 
-CURATED = curated()
 NO_TOOL = "None of my tools can do that."
+# Topics whose questions another tool, or no tool at all, may answer just as well.
+SUMS = {"add", "multiply", "subtract", "divide", "calculate"}
+PLAIN = {"capital", "add", "multiply", "time", "date"}
+OPEN = {"time", "date", "news", "search", "stock", "user"}
 
 VERBS = """create delete update find get list open close send check start stop move copy rename
 share print book cancel order rent count rate review archive restore publish approve reject assign
@@ -47,8 +53,19 @@ PARAMS: list[tuple[Param, list[str]]] = [
     (p("urgent", "boolean", lambda w: w.chance(0.5)), ["with urgent set to {}"]),
     (p("limit", "integer", lambda w: w.number(1, 100)), ["with a limit of {}", "at most {}"]),
 ]
-ASK = ["{}.", "Please {}.", "Can you {}?", "{}, please.", "I want to {}.", "Could you {}?",
-       "I need to {}.", "Now {}.", "{}", "I would like to {}.", "Help me to {}."]
+ASK = [
+    "{}.",
+    "Please {}.",
+    "Can you {}?",
+    "{}, please.",
+    "I want to {}.",
+    "Could you {}?",
+    "I need to {}.",
+    "Now {}.",
+    "{}",
+    "I would like to {}.",
+    "Help me to {}.",
+]
 
 
 def invented(world: World) -> Tool:
@@ -67,8 +84,14 @@ def invented(world: World) -> Tool:
         parts.append(world.pick(ways).replace("{}", slot))
     the = world.pick(("the", "a", "the"))
     order = " ".join([verb, the, noun, *parts])
-    about = world.pick((f"{verb.capitalize()} a {noun}", f"{verb.capitalize()} a {noun}.",
-                        f"{verb.capitalize()} the {noun} of a user", f"Use this to {verb} a {noun}"))
+    about = world.pick(
+        (
+            f"{verb.capitalize()} a {noun}",
+            f"{verb.capitalize()} a {noun}.",
+            f"{verb.capitalize()} the {noun} of a user",
+            f"Use this to {verb} a {noun}",
+        )
+    )
     requests = [_fit(ask, order) for ask in world.some(ASK, 2, 2)]
     return Tool(name, about, [c[0] for c in chosen], requests, generic, f"{verb} {noun}")
 
@@ -83,8 +106,10 @@ def toolbox(world: World, count: int) -> list[Tool]:
     names: set[str] = set()
     share = world.pick((0.0, 0.3, 0.7))
     while len(out) < count:
-        tool = world.pick(CURATED) if world.chance(share) else invented(world)
-        if tool.topic not in out and tool.name not in names:
+        tool = curated(world) if world.chance(share) else invented(world)
+        clash = tool.topic == "calculate" and SUMS & set(out)
+        clash = clash or ("calculate" in out and tool.topic in SUMS)
+        if tool.topic not in out and tool.name not in names and not clash:
             out[tool.topic] = tool
             names.add(tool.name)
     return list(out.values())
@@ -121,7 +146,7 @@ def in_words(tool: Tool, arguments: dict[str, Value], result: Any) -> str:
     text = shown(result)
     if tool.topic == "weather" and text[0].islower():
         return f"The weather in {next(iter(arguments.values()))} is {text}."
-    if " " not in text:
+    if " " not in text and not text.endswith("."):
         return f"The result is {text}."
     return text if text.endswith(".") else text + "."
 
@@ -132,8 +157,9 @@ def as_content(result: Any) -> str:
 
 
 def _calls(example: Example, calls: list[tuple[Tool, dict[str, Value]]]) -> None:
-    functions = [{"type": "function", "function": {"name": t.name, "arguments": a}}
-                 for t, a in calls]
+    functions = [
+        {"type": "function", "function": {"name": t.name, "arguments": a}} for t, a in calls
+    ]
     example.messages.append({"role": "assistant", "content": "", "tool_calls": functions})
 
 
@@ -173,7 +199,10 @@ def _plain(world: World, example: Example, tools: list[Tool]) -> None:
         verbs = {t.topic.split(" ")[-1] for t in tools}
         while True:
             other = toolbox(world, 1)[0]
-            if other.topic not in topics and other.topic.split(" ")[-1] not in verbs:
+            answerable = other.topic in PLAIN or (other.topic in SUMS and topics & SUMS)
+            if other.topic in topics or answerable or (other.topic == "news" and topics & OPEN):
+                continue
+            if other.topic.split(" ")[-1] not in verbs:
                 break
         example.user(request(world, other)[0])
         example.answer(NO_TOOL)
@@ -181,20 +210,28 @@ def _plain(world: World, example: Example, tools: list[Tool]) -> None:
     known = {t.topic for t in tools}
     while True:
         q, a = facts.exchange(world)
-        if not ({"add", "multiply", "subtract", "divide"} & known and any(c.isdigit() for c in q)):
-            break
+        if known & SUMS and any(c.isdigit() for c in q):
+            continue
+        if (known & OPEN and a == facts.UNKNOWN) or ("capital" in known and "capital" in a):
+            continue
+        break
     example.user(q)
     example.answer(a)
 
 
-SYSTEMS = ["You are a helpful assistant.", "You are quire, a small helpful model.",
-           "Answer the user. Use tools when they help.", "You can use tools.",
-           "You are a helpful assistant. Use the tools if needed."]
+SYSTEMS = [
+    "You are a helpful assistant.",
+    "You are quire, a small helpful model.",
+    "Answer the user. Use tools when they help.",
+    "You can use tools.",
+    "You are a helpful assistant. Use the tools if needed.",
+]
 
 
 def generate(world: World) -> Example:
     """A dialogue over one to five tools with one to three rounds."""
-    tools = toolbox(world, world.number(1, 1 + round(4 * world.hardness)))
+    most = 1 + round(4 * world.hardness)
+    tools = toolbox(world, min(world.number(1, most), world.number(1, most + 1)))
     example = Example("tools", tools=[t.schema(world) for t in tools])
     if world.chance(0.3):
         text = prose.role(world) if world.chance(0.3) else world.phrase(SYSTEMS)

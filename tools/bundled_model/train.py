@@ -10,11 +10,13 @@ import argparse
 import json
 import math
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.multiprocessing as mp
 from tqdm import tqdm
 
 import batches
@@ -36,7 +38,7 @@ class Run:
         if not (ASSETS / "tokenizer.json").exists():
             tokenizer.train(ASSETS)
         self.tok = tokenizer.load(ASSETS)
-        self.pad = self.tok.token_to_id(EOT)
+        self.pad: int = self.tok.token_to_id(EOT) or 0
         torch.manual_seed(args.seed)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         shape = Shape(vocab=self.tok.get_vocab_size(), layers=args.layers, ffn=args.ffn)
@@ -47,6 +49,7 @@ class Run:
         self.history: list[dict[str, Any]] = []
         if args.resume and (self.out / "last.pt").exists():
             self.load()
+        self.last_eval = self.last_save = self.spent
 
     def save(self) -> None:
         """Write the checkpoint beside the old one, then put it in its place."""
@@ -67,13 +70,13 @@ class Run:
 
     def rate(self) -> float:
         """Share of the full learning rate: warm-up, flat, then down to zero by the clock."""
-        done = self.spent / (60 * self.args.minutes)
-        left = (1 - done) / self.args.decay
+        minutes, decay = float(self.args.minutes), float(self.args.decay)
+        left = (1 - self.spent / (60 * minutes)) / decay
         return max(0.0, min(1.0, (self.step + 1) / 100, left))
 
     def hardness(self) -> float:
         """The curriculum: one fact or tool at first, up to the full number later."""
-        return min(1.0, 0.1 + 0.9 * self.tokens / self.args.ramp)
+        return min(1.0, 0.1 + 0.9 * self.tokens / float(self.args.ramp))
 
 
 def picture(history: list[dict[str, Any]], path: Path) -> None:
@@ -107,7 +110,7 @@ def picture(history: list[dict[str, Any]], path: Path) -> None:
 def exact(run: Run, items: int) -> dict[str, float]:
     """Share of held-out dialogues whose every answer token is the model's first choice."""
     out = {}
-    for task in ("qa", "tools", "json", "facts"):
+    for task in ("qa", "tools", "json", "facts", "chores"):
         made = batches.rows(list(batches.held_out(task, items)), run.tok)
         made.sort(key=lambda r: len(r.ids))
         right = 0
@@ -117,56 +120,91 @@ def exact(run: Run, items: int) -> dict[str, float]:
             d = run.device
             logits = run.model.logits(b.ids.to(d), b.keep.to(d), cos.to(d), sin.to(d))
             wrong = logits.argmax(-1).cpu() != b.target
-            right += len(b.ids) - len((b.keep[wrong] // b.ids.shape[1]).unique())
+            right += len(b.ids) - len(set((b.keep[wrong] // b.ids.shape[1]).tolist()))
         out[task] = right / items
     return out
 
 
-def train(run: Run) -> None:
-    """Run until the time is spent."""
+class Shared:
+    """What the processes of one run tell each other: gradients, the clock, the loss."""
+
+    def __init__(self, run: Run, procs: int) -> None:
+        self.barrier = mp.get_context("fork").Barrier(procs)
+        self.clock = torch.tensor([run.spent, 0.0]).double().share_memory_()
+        self.loss = torch.zeros(procs).share_memory_()
+        self.procs = procs
+        if run.device == "cpu":
+            run.model.share_memory()
+        run.optim.share(procs)
+
+
+def watch(run: Run, shared: Shared, bar: tqdm[Any], shown: list[float]) -> None:
+    """What the first process does after a step: note the loss, evaluate and save in turn."""
+    args = run.args
+    shown.append(float(shared.loss.sum()))
+    base = {"step": run.step, "tokens": run.tokens, "seconds": round(run.spent)}
+    if run.step % 50 == 0:
+        mean = sum(shown) / len(shown)
+        run.history.append({**base, "loss": mean})
+        state = f"{run.tokens / 1e6:.2f}M hard={run.hardness():.2f} lr={run.rate():.2f}"
+        bar.set_postfix_str(f"loss={mean:.3f} {state}", refresh=False)
+        shown.clear()
+    bar.update(round(run.spent) - bar.n)
+    if run.spent - run.last_eval > args.evaluate:
+        run.last_eval = run.spent
+        scores = exact(run, 64)
+        run.history.append({**base, "exact": scores})
+        bar.write(f"{run.tokens / 1e6:.2f}M {json.dumps(scores)}")
+    if run.spent - run.last_save > args.save:
+        run.last_save = run.spent
+        run.save()
+
+
+def train(rank: int, run: Run, shared: Shared) -> None:
+    """Run until the time is spent; each process takes its share of every step's batches."""
     args, device = run.args, run.device
+    torch.set_num_threads(args.threads)
+    if rank > 0:
+        os.setsid()  # Linux may share cores by session; one for each process is what two need
     forward = torch.compile(run.model, dynamic=True) if args.compile else run.model
-    bar = tqdm(total=round(60 * args.minutes), initial=round(run.spent), unit="s", mininterval=5)
-    last_eval, last_save, began = run.spent, run.spent, time.time() - run.spent
+    total_time = round(60 * args.minutes)
+    bar = tqdm(
+        total=total_time, initial=round(run.spent), unit="s", mininterval=20, disable=rank > 0
+    )
+    began = time.time() - run.spent
     shown: list[float] = []
-    while run.spent < 60 * args.minutes:
+    stop: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stop.append(number))
+    while run.spent < total_time:
         queue = batches.chunk(run.chunk, run.hardness(), run.tok, run.pad, args.batch)
         for i in range(0, len(queue) - args.accumulate + 1, args.accumulate):
             group = queue[i : i + args.accumulate]
             total = sum(float(b.weight.sum()) for b in group)
             value = torch.zeros((), device=device)
-            for b in group:
+            for b in group[rank :: shared.procs]:
                 cos, sin = run.model.tables(b.ids.shape[1])
                 b_in = [t.to(device) for t in (b.ids, b.keep, cos, sin, b.target)]
                 loss = (forward(*b_in) * b.weight.to(device)).sum() / total
                 loss.backward()
                 value += loss.detach()
-                run.tokens += b.tokens
-            run.optim.step(run.rate())
+            run.optim.hand_in(rank)
+            shared.loss[rank] = value.item()
+            if rank == 0:
+                shared.clock[0] = total_time + 1 if stop else time.time() - began
+            shared.barrier.wait()
+            run.spent = float(shared.clock[0])
+            run.optim.step(run.rate(), rank, shared.procs)
+            run.tokens += sum(b.tokens for b in group)
             run.step += 1
-            shown.append(float(value))
-            run.spent = time.time() - began
-            if run.step % 50 == 0:
-                mean = sum(shown) / len(shown)
-                run.history.append({"step": run.step, "tokens": run.tokens, "loss": mean,
-                                    "seconds": round(run.spent)})
-                bar.set_postfix(loss=f"{mean:.3f}", Mtok=f"{run.tokens / 1e6:.2f}",
-                                hard=f"{run.hardness():.2f}", lr=f"{run.rate():.2f}")
-                shown.clear()
-            bar.update(round(run.spent) - bar.n)
-            if run.spent >= 60 * args.minutes:
+            shared.barrier.wait()
+            if rank == 0 and run.spent < total_time:
+                watch(run, shared, bar, shown)
+            if run.spent >= total_time:
                 break
-            if run.spent - last_eval > args.evaluate:
-                last_eval = run.spent
-                scores = exact(run, 64)
-                run.history.append({"step": run.step, "tokens": run.tokens, "exact": scores,
-                                    "seconds": round(run.spent)})
-                bar.write(f"{run.tokens / 1e6:.2f}M {json.dumps(scores)}")
-            if run.spent - last_save > args.save:
-                last_save = run.spent
-                run.save()
         run.chunk += 1
-    run.save()
+    if rank == 0:
+        run.spent = time.time() - began
+        run.save()
     bar.close()
 
 
@@ -187,14 +225,28 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--ramp", type=float, default=8e6, help="tokens until the full difficulty")
     p.add_argument("--evaluate", type=float, default=240, help="seconds between evaluations")
     p.add_argument("--save", type=float, default=240, help="seconds between checkpoints")
-    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--procs", type=int, default=2, help="processes; one each for two cores")
+    p.add_argument("--threads", type=int, default=1, help="threads of each process")
     p.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     return p.parse_args()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Start the processes: forked, so that the weights they share are one copy."""
     options = arguments()
-    torch.set_num_threads(options.threads)
-    the_run = Run(options)
-    print(f"{count(the_run.model):,} parameters, {the_run.device}", flush=True)
-    train(the_run)
+    torch.set_num_threads(1)
+    run = Run(options)
+    procs = 1 if run.device == "cuda" else options.procs
+    shared = Shared(run, procs)
+    print(f"{count(run.model):,} parameters, {run.device}, {procs} processes", flush=True)
+    context = mp.get_context("fork")
+    others = [context.Process(target=train, args=(r, run, shared)) for r in range(1, procs)]
+    for process in others:
+        process.start()
+    train(0, run, shared)
+    for process in others:
+        process.join()
+
+
+if __name__ == "__main__":
+    main()
