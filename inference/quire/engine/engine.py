@@ -11,6 +11,7 @@ the shape of a caller's data. `LLM`, `AsyncLLM` and the endpoint are faces of it
 from __future__ import annotations
 
 import atexit
+import contextlib
 import itertools
 import logging
 import os
@@ -21,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from quire.config import EngineConfig, SchedulerConfig
@@ -330,9 +332,8 @@ class Engine:
             self._wake.wait_for(lambda: self._inbox or self._closing or self._scheduler.has_work)
             if self._closing:
                 return False
-            inbox, self._inbox = self._inbox, deque()
-        for command in inbox:
-            command()
+        for _ in range(len(self._inbox)):  # if one fails, `_stop` finds those behind it
+            self._inbox.popleft()()
         return True
 
     def _step(self) -> None:
@@ -395,9 +396,13 @@ class Engine:
             if self._sequences.pop(sequence_id, None) is not None:
                 self._scheduler.finish(sequence_id, reason)
         if error is None:
-            state.end(reason, clock())
-        else:
-            state.fail(lambda: RequestFailedError(error))
+            try:
+                state.end(reason, clock())
+            except Exception as fault:  # the last of its text could not be made
+                logger.exception("request %s failed", state.request_id)
+                error = f"{type(fault).__name__}: {fault}"
+        if error is not None:
+            state.fail(partial(RequestFailedError, error))
         self._forget(state)
 
     def _forget(self, state: RequestState) -> None:
@@ -414,7 +419,8 @@ class Engine:
             self._cause, self._closing = cause, True
             inbox, self._inbox = self._inbox, deque()
         for command in inbox:  # requests that no step has seen must end too
-            command()
+            with contextlib.suppress(Exception):  # it may need what broke
+                command()
         for state in self._states.values():
             state.fail(self._death)
         self._states.clear()
