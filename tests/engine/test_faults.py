@@ -173,7 +173,7 @@ def assert_unharmed(engine: Engine) -> None:
 
     engine.check_health()
     assert engine.call(look) == (0, 0.0)
-    assert not (engine._states or engine._sequences or engine._active)
+    assert not (engine._loop.states or engine._loop.sequences or engine._active)
     stream = engine.submit(engine.parse("canary"), engine.resolve(SamplingParams(max_tokens=8)))
     assert read(stream, deltas=False) == canary()
 
@@ -281,8 +281,8 @@ def test_a_fault_of_the_engines_own_is_told_to_everyone(
 def assert_dead(engine: Engine, cause: BaseException) -> None:
     engine._thread.join(LONG)
     assert not engine._thread.is_alive()
-    assert isinstance(engine._executor, FakeExecutor)
-    assert engine._executor.closed
+    assert isinstance(engine._loop.executor, FakeExecutor)
+    assert engine._loop.executor.closed
     for use in (
         engine.check_health,
         lambda: engine.call(lambda scheduler: None),

@@ -4,8 +4,8 @@
     engine thread:    inbox -> Scheduler.schedule -> Executor.execute -> Scheduler.update
                       -> RequestState (text) -> the caller, who is woken
 
-It owns the thread, the scheduler and the requests' way out. It knows nothing of tensors, of HTTP or of
-the shape of a caller's data. `LLM`, `AsyncLLM` and the endpoint are faces of it.
+It owns the thread and what crosses to it; what the thread does is `EngineLoop`'s. It knows nothing of
+tensors, of HTTP or of the shape of a caller's data. `LLM`, `AsyncLLM` and the endpoint are faces of it.
 """
 
 from __future__ import annotations
@@ -17,30 +17,25 @@ import logging
 import os
 import random
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from quire.config import EngineConfig, SchedulerConfig
-from quire.core.kv_manager import KVManager
+from quire.config import EngineConfig
 from quire.core.scheduler import Scheduler
 from quire.engine.admission import check_params, resolve_params
+from quire.engine.loop import EngineLoop, clock, sequence_ids
 from quire.engine.metrics import EngineMetrics
 from quire.engine.output import RequestState, RequestStream
 from quire.engine.prompts import ParsedPrompt, parse_prompt
-from quire.errors import EngineClosedError, EngineDeadError, RequestError, RequestFailedError
+from quire.errors import EngineClosedError, EngineDeadError, RequestError
 from quire.executor.base import Executor
 from quire.outputs import RequestMetrics
-from quire.plan import Progress, StepPlan
-from quire.request import FinishReason, Request
+from quire.request import Request
 from quire.sampling_params import RequestOutputKind, SamplingParams
 from quire.tokenizer import Tokenizer
 
-clock = time.monotonic
 logger = logging.getLogger(__name__)
 
 
@@ -67,30 +62,17 @@ class Engine:
             from quire.executor.local import LocalExecutor
 
             executor = LocalExecutor(config or EngineConfig())
-        self._executor = executor
         self.config = executor.config
         self.facts = executor.facts
         self.vocab_size = executor.facts.vocab_size
         self.tokenizer = tokenizer or self._load_tokenizer()
         self.metrics = EngineMetrics()
-        assert self.config.max_model_len and self.config.max_num_batched_tokens, "resolved"
+        assert self.config.max_model_len is not None, "resolved"
         self.max_model_len: int = self.config.max_model_len
-        executor.cache.check_holds(self.max_model_len)
-        self._scheduler = Scheduler(
-            SchedulerConfig(
-                max_num_seqs=self.config.max_num_seqs,
-                max_num_batched_tokens=self.config.max_num_batched_tokens,
-                max_model_len=self.max_model_len,
-                policy=self.config.scheduling_policy,
-            ),
-            KVManager(executor.cache),
-            clock,
-        )
+        self._loop = EngineLoop(executor, self.metrics, self._note_end)
         self.eos_token_ids = executor.facts.eos_token_ids
         if self.tokenizer is not None and self.tokenizer.eos_token_id is not None:
             self.eos_token_ids |= {self.tokenizer.eos_token_id}
-        self._states: dict[str, RequestState] = {}  # by request id; engine thread only
-        self._sequences: dict[str, _Sequence] = {}  # by sequence id; likewise
         self._ids = itertools.count()
         self._seeds = random.Random(self.config.seed)
         self._inbox: deque[Callable[[], None]] = deque()
@@ -216,7 +198,7 @@ class Engine:
                     param="request_id",
                 )
             self._active.add(request_id)
-            self._inbox.append(lambda: self._admit(state, requests))
+            self._inbox.append(lambda: self._loop.admit(state, requests))
             self._wake.notify()
         return RequestStream(state, self.abort)
 
@@ -250,7 +232,7 @@ class Engine:
         """End a request, wherever it stands, with finish_reason "abort"; unknown ids are ignored."""
         with self._wake:
             if request_id in self._active:
-                self._inbox.append(lambda: self._abort(request_id))
+                self._inbox.append(lambda: self._loop.abort(request_id))
                 self._wake.notify()
 
     def call(self, function: Callable[[Scheduler], Any]) -> Any:
@@ -259,7 +241,7 @@ class Engine:
 
         def run() -> None:
             try:
-                future.set_result(function(self._scheduler))
+                future.set_result(function(self._loop.scheduler))
             except Exception as error:
                 future.set_exception(error)
 
@@ -318,7 +300,7 @@ class Engine:
     def _run(self) -> None:
         try:
             while self._wait_for_work():
-                self._step()
+                self._loop.step()
         except BaseException as cause:
             self._stop(cause)
         else:
@@ -326,90 +308,20 @@ class Engine:
 
     def _wait_for_work(self) -> bool:
         """Take in what callers sent; sleep while there is nothing to do. False: close."""
+        loop = self._loop
         with self._wake:
-            if self._debug and not self._inbox and not self._scheduler.has_work:
-                self._scheduler.check()
-            self._wake.wait_for(lambda: self._inbox or self._closing or self._scheduler.has_work)
+            if self._debug and not self._inbox and not loop.has_work:
+                loop.scheduler.check()
+            self._wake.wait_for(lambda: self._inbox or self._closing or loop.has_work)
             if self._closing:
                 return False
         for _ in range(len(self._inbox)):  # if one fails, `_stop` finds those behind it
             self._inbox.popleft()()
         return True
 
-    def _step(self) -> None:
-        plan = self._scheduler.schedule()
-        if not plan.chunks:
-            return
-        started = clock()
-        try:
-            result = self._executor.execute(plan)
-        except EngineDeadError:
-            raise
-        except Exception as error:
-            progress = self._scheduler.fail(plan, f"{type(error).__name__}: {error}")
-        else:
-            progress = self._scheduler.update(plan, result)
-        self._deliver(plan, progress)
-        self.metrics.record_step(self._scheduler, plan, clock() - started)
-
-    def _deliver(self, plan: StepPlan, progress: list[Progress]) -> None:
-        now = clock()
-        for admission in plan.admitted:
-            if admission.request_id in self._sequences:
-                self._sequences[admission.request_id].note_scheduled()
-        for item in progress:
-            sequence = self._sequences.get(item.request_id)
-            if sequence is None:
-                continue
-            state = sequence.state
-            try:
-                stop_string = state.apply(sequence.index, item, now)
-            except Exception as error:  # this request's text could not be made
-                logger.exception("request %s failed", state.request_id)
-                self._end(state, f"{type(error).__name__}: {error}")
-                continue
-            if stop_string is not None:
-                self._scheduler.finish(item.request_id, FinishReason.STOP, stop_string)
-            if item.error is not None:
-                logger.error("request %s failed: %s", state.request_id, item.error)
-            self.metrics.record_tokens(len(item.new_token_ids))
-            if item.finish_reason is not None or stop_string is not None:
-                del self._sequences[item.request_id]
-                if state.finished:
-                    self._forget(state)
-
-    def _admit(self, state: RequestState, requests: list[Request]) -> None:
-        self._states[state.request_id] = state
-        for index, request in enumerate(requests):
-            self._sequences[request.id] = _Sequence(state, index, request)
-            self._scheduler.add(request)
-
-    def _abort(self, request_id: str) -> None:
-        state = self._states.get(request_id)
-        if state is not None:
-            self._end(state)
-
-    def _end(self, state: RequestState, error: str | None = None) -> None:
-        """Take all of a request's sequences out of the engine: aborted, or failed by `error`."""
-        reason = FinishReason.ABORT if error is None else FinishReason.ERROR
-        for sequence_id in sequence_ids(state):
-            if self._sequences.pop(sequence_id, None) is not None:
-                self._scheduler.finish(sequence_id, reason)
-        if error is None:
-            try:
-                state.end(reason, clock())
-            except Exception as fault:  # the last of its text could not be made
-                logger.exception("request %s failed", state.request_id)
-                error = f"{type(fault).__name__}: {fault}"
-        if error is not None:
-            state.fail(partial(RequestFailedError, error))
-        self._forget(state)
-
-    def _forget(self, state: RequestState) -> None:
-        del self._states[state.request_id]
+    def _note_end(self, request_id: str) -> None:
         with self._wake:
-            self._active.discard(state.request_id)
-        self.metrics.record_finish(state)
+            self._active.discard(request_id)
 
     def _stop(self, cause: BaseException | None) -> None:
         """The thread's last act: tell everyone who waits, and free the model."""
@@ -421,32 +333,4 @@ class Engine:
         for command in inbox:  # requests that no step has seen must end too
             with contextlib.suppress(Exception):  # it may need what broke
                 command()
-        for state in self._states.values():
-            state.fail(self._death)
-        self._states.clear()
-        self._sequences.clear()
-        self._executor.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Sequence:
-    """Where a sequence's progress goes: `state`'s sequence number `index`."""
-
-    state: RequestState
-    index: int
-    request: Request
-
-    def note_scheduled(self) -> None:
-        """Carry what the scheduler noted on the request over to what the caller reads."""
-        metrics, request = self.state.metrics, self.request
-        metrics.num_preemptions = max(metrics.num_preemptions, request.num_preemptions)
-        if metrics.first_scheduled_time is None:
-            metrics.first_scheduled_time = request.first_scheduled_time
-        if self.index == 0:
-            self.state.num_cached_tokens = request.num_cached
-
-
-def sequence_ids(state: RequestState) -> list[str]:
-    """The scheduler's ids of a request's n sequences."""
-    n, request_id = state.params.n, state.request_id
-    return [request_id] if n == 1 else [f"{request_id}#{index}" for index in range(n)]
+        self._loop.stop(self._death)

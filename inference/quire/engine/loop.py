@@ -1,0 +1,177 @@
+"""What the engine thread does: requests in, steps, text out.
+
+It owns the scheduler, the executor and every request that has not ended. It is called from one thread
+and knows nothing of threads, locks and callers; `Engine` does.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from quire.config import SchedulerConfig
+from quire.core.kv_manager import KVManager
+from quire.core.scheduler import Scheduler
+from quire.engine.metrics import EngineMetrics
+from quire.engine.output import RequestState
+from quire.errors import EngineDeadError, QuireError, RequestFailedError
+from quire.executor.base import Executor
+from quire.plan import Progress, StepPlan
+from quire.request import FinishReason, Request
+
+clock = time.monotonic
+logger = logging.getLogger(__name__)
+
+
+class EngineLoop:
+    """Steps of one model, for all requests that are in.
+
+    Args:
+        executor: runs the steps; closed by `stop`.
+        metrics: written here.
+        on_end: called with the id of a request once it has left.
+    """
+
+    def __init__(
+        self, executor: Executor, metrics: EngineMetrics, on_end: Callable[[str], None]
+    ) -> None:
+        config = executor.config
+        assert config.max_model_len and config.max_num_batched_tokens, "resolved"
+        self.executor = executor
+        self.scheduler = Scheduler(
+            SchedulerConfig(
+                max_num_seqs=config.max_num_seqs,
+                max_num_batched_tokens=config.max_num_batched_tokens,
+                max_model_len=config.max_model_len,
+                policy=config.scheduling_policy,
+            ),
+            KVManager(executor.cache),
+            clock,
+        )
+        self.states: dict[str, RequestState] = {}  # by request id
+        self.sequences: dict[str, _Sequence] = {}  # by sequence id
+        self._metrics = metrics
+        self._on_end = on_end
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step has something to do."""
+        return self.scheduler.has_work
+
+    def admit(self, state: RequestState, requests: list[Request]) -> None:
+        """Take a request in, with its n sequences."""
+        self.states[state.request_id] = state
+        for index, request in enumerate(requests):
+            self.sequences[request.id] = _Sequence(state, index, request)
+            self.scheduler.add(request)
+
+    def abort(self, request_id: str) -> None:
+        """End a request with finish_reason "abort", if it is in."""
+        state = self.states.get(request_id)
+        if state is not None:
+            self._end(state)
+
+    def step(self) -> None:
+        """Run one step and tell the callers of what it yielded.
+
+        An exception of the executor ends the request that causes it, and no other.
+
+        Raises:
+            EngineDeadError: the executor is gone.
+        """
+        plan = self.scheduler.schedule()
+        if not plan.chunks:
+            return
+        started = clock()
+        try:
+            result = self.executor.execute(plan)
+        except EngineDeadError:
+            raise
+        except Exception as error:
+            progress = self.scheduler.fail(plan, f"{type(error).__name__}: {error}")
+        else:
+            progress = self.scheduler.update(plan, result)
+        self._deliver(plan, progress)
+        self._metrics.record_step(self.scheduler, plan, clock() - started)
+
+    def stop(self, error: Callable[[], QuireError]) -> None:
+        """End everything: whoever waits gets what `error` makes; the model is freed."""
+        for state in self.states.values():
+            state.fail(error)
+        self.states.clear()
+        self.sequences.clear()
+        self.executor.close()
+
+    def _deliver(self, plan: StepPlan, progress: list[Progress]) -> None:
+        now = clock()
+        for admission in plan.admitted:
+            if admission.request_id in self.sequences:
+                self.sequences[admission.request_id].note_scheduled()
+        for item in progress:
+            sequence = self.sequences.get(item.request_id)
+            if sequence is None:
+                continue
+            state = sequence.state
+            try:
+                stop_string = state.apply(sequence.index, item, now)
+            except Exception as error:  # this request's text could not be made
+                logger.exception("request %s failed", state.request_id)
+                self._end(state, f"{type(error).__name__}: {error}")
+                continue
+            if stop_string is not None:
+                self.scheduler.finish(item.request_id, FinishReason.STOP, stop_string)
+            if item.error is not None:
+                logger.error("request %s failed: %s", state.request_id, item.error)
+            self._metrics.record_tokens(len(item.new_token_ids))
+            if item.finish_reason is not None or stop_string is not None:
+                del self.sequences[item.request_id]
+                if state.finished:
+                    self._forget(state)
+
+    def _end(self, state: RequestState, error: str | None = None) -> None:
+        """Take all of a request's sequences out of the engine: aborted, or failed by `error`."""
+        reason = FinishReason.ABORT if error is None else FinishReason.ERROR
+        for sequence_id in sequence_ids(state):
+            if self.sequences.pop(sequence_id, None) is not None:
+                self.scheduler.finish(sequence_id, reason)
+        if error is None:
+            try:
+                state.end(reason, clock())
+            except Exception as fault:  # the last of its text could not be made
+                logger.exception("request %s failed", state.request_id)
+                error = f"{type(fault).__name__}: {fault}"
+        if error is not None:
+            state.fail(partial(RequestFailedError, error))
+        self._forget(state)
+
+    def _forget(self, state: RequestState) -> None:
+        del self.states[state.request_id]
+        self._metrics.record_finish(state)
+        self._on_end(state.request_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sequence:
+    """Where a sequence's progress goes: `state`'s sequence number `index`."""
+
+    state: RequestState
+    index: int
+    request: Request
+
+    def note_scheduled(self) -> None:
+        """Carry what the scheduler noted on the request over to what the caller reads."""
+        metrics, request = self.state.metrics, self.request
+        metrics.num_preemptions = max(metrics.num_preemptions, request.num_preemptions)
+        if metrics.first_scheduled_time is None:
+            metrics.first_scheduled_time = request.first_scheduled_time
+        if self.index == 0:
+            self.state.num_cached_tokens = request.num_cached
+
+
+def sequence_ids(state: RequestState) -> list[str]:
+    """The scheduler's ids of a request's n sequences."""
+    n, request_id = state.params.n, state.request_id
+    return [request_id] if n == 1 else [f"{request_id}#{index}" for index in range(n)]
