@@ -54,6 +54,9 @@ class EngineConfig:
         ("auto", "safetensors", "pt", "dummy"),
     )
     dtype: str = option("auto", "of weights and activations; auto takes the checkpoint's", DTYPES)
+    quantization: str | None = option(
+        None, "int8 quantizes plain weights while they are loaded; default: none", ("int8",)
+    )
     device: str = option("auto", "auto takes cuda where there is one", ("auto", "cpu", "cuda"))
     seed: int = option(0, "of requests that set no seed of their own")
     chat_template: str | None = option(
@@ -91,7 +94,8 @@ class EngineConfig:
         for field in dataclasses.fields(self):
             choices = field.metadata.get("choices")
             value = getattr(self, field.name)
-            if choices and value not in choices:
+            optional = field.default is None and value is None
+            if choices and not optional and value not in choices:
                 raise ConfigError(
                     f"{field.name} must be one of {', '.join(choices)}; got {value!r}"
                     f"{suggest(str(value), choices)}",

@@ -50,3 +50,14 @@ layer_norm = _dispatched(reference.layer_norm)
 rotary_embedding = _dispatched(reference.rotary_embedding)
 silu_and_mul = _dispatched(reference.silu_and_mul)
 gelu_and_mul = _dispatched(reference.gelu_and_mul)
+pack_rows = _dispatched(reference.pack_rows)
+packed_linear = _dispatched(reference.packed_linear)
+packed_embedding = _dispatched(reference.packed_embedding)
+quantize_rows = _dispatched(reference.quantize_rows)
+int8_linear = _dispatched(reference.int8_linear)
+int8_embedding = _dispatched(reference.int8_embedding)
+
+
+def multiplies_packed(device_type: str) -> bool:
+    """Whether devices of this type are faster with packed weights; the reference only unpacks them."""
+    return find("packed_linear", device_type) is not reference.packed_linear

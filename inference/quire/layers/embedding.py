@@ -1,10 +1,12 @@
-"""The two ends of a model: token ids to vectors, and vectors to logits."""
+"""The two ends of a model: token ids to vectors, and vectors to logits. How their weights are stored is
+their method's business, as in linear layers."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+
+from quire.quant import LinearMethod, Unquantized, Weight
 
 
 class Embedding(nn.Module):
@@ -12,10 +14,19 @@ class Embedding(nn.Module):
 
     def __init__(self, num_rows: int, hidden_size: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_rows, hidden_size), requires_grad=False)
+        self.num_rows = num_rows
+        self.hidden_size = hidden_size
+        self.method: LinearMethod
+        self.weight: Weight
+        self.use(Unquantized())
+
+    def use(self, method: LinearMethod) -> None:
+        """Let `method` make the weights anew and look rows up from now on; done before loading."""
+        self.method = method
+        method.create_weights(self, self.hidden_size, {"": self.num_rows}, transposed=False)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return F.embedding(ids, self.weight)
+        return self.method.embed(self, ids)
 
 
 class LMHead(nn.Module):
@@ -32,10 +43,16 @@ class LMHead(nn.Module):
         self, vocab_size: int, hidden_size: int, *, bias: bool = False, tied: Embedding | None
     ) -> None:
         super().__init__()
-        if tied is None:
-            tied = Embedding(vocab_size, hidden_size)
-        self.weight = tied.weight
+        table = Embedding(vocab_size, hidden_size) if tied is None else tied
+        # In a tuple, so that the table's weight has no second name below the head's.
+        self._table = (table,)
+        self.weight = table.weight
         self.bias = nn.Parameter(torch.empty(vocab_size), requires_grad=False) if bias else None
 
+    def use(self, method: LinearMethod) -> None:
+        """Let `method` make the weights anew, a tied embedding's too; done before loading."""
+        self._table[0].use(method)
+        self.weight = self._table[0].weight
+
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return F.linear(hidden, self.weight, self.bias).float()
+        return self._table[0].method.apply(self, hidden, self.bias, torch.float32)

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from quire.quant import LinearMethod, Unquantized, Weight
-from quire.quant.method import row_slices
+from quire.quant import LinearMethod, Unquantized, Weight, row_slices
 
 
 class Linear(nn.Module):

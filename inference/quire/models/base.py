@@ -52,7 +52,7 @@ class CausalLM(nn.Module, ABC):
     @property
     def dtype(self) -> torch.dtype:
         """Of weights, activations and KV cache."""
-        return next(self.parameters()).dtype
+        return next(p.dtype for p in self.parameters() if p.is_floating_point())
 
     @property
     def device(self) -> torch.device:

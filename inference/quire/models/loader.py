@@ -15,11 +15,15 @@ from torch import nn
 from quire.config import EngineConfig
 from quire.errors import ConfigError, DeviceMemoryError, UnsupportedModelError, WeightsError
 from quire.hub import Checkpoint, fetch_weights
+from quire.layers.embedding import LMHead
 from quire.layers.linear import Linear
 from quire.models.base import CausalLM
 from quire.models.registry import model_class
 from quire.models.weights import StoredTensor, read_tensors, weight_files
 from quire.quant import Weight, linear_method
+
+# id of a parameter and name of its part -> name and file of the tensor that it is from
+Filled = dict[tuple[int, str | None], tuple[str, Path]]
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -29,7 +33,8 @@ def load_model(checkpoint: Checkpoint, config: EngineConfig) -> CausalLM:
 
     Args:
         checkpoint: from `quire.hub.find_model`.
-        config: `dtype`, `device`, `load_format`, `max_model_len` and `seed` (of dummy weights) are read.
+        config: `dtype`, `device`, `quantization`, `load_format`, `max_model_len` and `seed` (of dummy
+            weights) are read.
 
     Returns:
         The model in eval mode, gradients off, on its device; see its `spec`, `dtype` and `device`.
@@ -43,11 +48,12 @@ def load_model(checkpoint: Checkpoint, config: EngineConfig) -> CausalLM:
     """
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, checkpoint)
-    method = linear_method(getattr(checkpoint.hf_config, "quantization_config", None))
+    quantized = getattr(checkpoint.hf_config, "quantization_config", None)
+    method = linear_method(quantized, config.quantization, device)
     with torch.device("meta"):
         model = model_class(checkpoint.hf_config)(checkpoint.hf_config, config.max_model_len)
         for module in model.modules():
-            if isinstance(module, Linear):
+            if isinstance(module, Linear | LMHead):
                 module.use(method)
     dummy = config.load_format == "dummy"
     files: list[Path] = []
@@ -130,11 +136,15 @@ def fill_randomly(model: nn.Module, seed: int) -> None:
     """Small normal numbers for matrices, ones for norms and zeros for biases; the same for a seed."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
-        if parameter.dim() > 1:
-            values = torch.randn(parameter.shape, generator=generator) * 0.02
+        shape = parameter.full_shape if isinstance(parameter, Weight) else parameter.shape
+        if len(shape) > 1:
+            values = torch.randn(shape, generator=generator).mul_(0.02)
         else:
-            values = torch.full(parameter.shape, 0.0 if name.endswith("bias") else 1.0)
-        parameter.data.copy_(values)
+            values = torch.full(shape, 0.0 if name.endswith("bias") else 1.0)
+        if isinstance(parameter, Weight):
+            parameter.put(None, values.t() if parameter.transposed else values)
+        else:
+            parameter.data.copy_(values)
 
 
 def fill(model: CausalLM, stored: Iterable[StoredTensor]) -> None:
@@ -145,7 +155,7 @@ def fill(model: CausalLM, stored: Iterable[StoredTensor]) -> None:
             and file.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    filled: dict[tuple[int, str | None], StoredTensor] = {}  # parameter and part -> where from
+    filled: Filled = {}
     with torch.no_grad():
         for item in stored:
             if item.name.endswith(model.ignored):
@@ -153,7 +163,7 @@ def fill(model: CausalLM, stored: Iterable[StoredTensor]) -> None:
             name, part = _place(model, parameters, item)
             parameter = parameters[name]
             _copy(parameter, part, item, filled.get((id(parameter), part)))
-            filled[id(parameter), part] = item
+            filled[id(parameter), part] = (item.name, item.file)
     missing = [
         _checkpoint_name(model, name, part)
         for name, parameter in model.named_parameters()
@@ -161,7 +171,7 @@ def fill(model: CausalLM, stored: Iterable[StoredTensor]) -> None:
     ]
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        folders = {str(item.file.parent) for item in filled.values()}
+        folders = {str(file.parent) for _, file in filled.values()}
         raise WeightsError(
             f"the checkpoint {', '.join(folders)} lacks {', '.join(missing[:5])}{more}, which its "
             "config.json calls for; check that config.json and weights belong together"
@@ -186,33 +196,33 @@ def _place(
 
 
 def _copy(
-    parameter: nn.Parameter, part: str | None, item: StoredTensor, before: StoredTensor | None
+    parameter: nn.Parameter, part: str | None, item: StoredTensor, before: tuple[str, Path] | None
 ) -> None:
-    whole = parameter.data
-    destination = parameter.destination(part) if isinstance(parameter, Weight) else whole
-    if destination.shape != item.tensor.shape:
+    weight = parameter if isinstance(parameter, Weight) else Weight(parameter.data)
+    shape = weight.stored_shape(part)
+    if shape != item.tensor.shape:
         raise WeightsError(
             f"tensor {item.name} in {item.file} has shape {list(item.tensor.shape)}, but config.json "
-            f"calls for {list(destination.shape)}"
+            f"calls for {list(shape)}"
         )
-    if item.tensor.is_floating_point() != parameter.is_floating_point():
+    if not item.tensor.is_floating_point():
         raise WeightsError(
-            f"tensor {item.name} in {item.file} is of {item.tensor.dtype}, the model of "
-            f"{parameter.dtype}; quantized weights need their quantization_config"
+            f"tensor {item.name} in {item.file} is of {item.tensor.dtype}, where the model has floats; "
+            "quantized weights need their quantization_config"
         )
     if before is None:
-        destination.copy_(item.tensor)
-    elif not torch.equal(destination.cpu(), item.tensor.to(destination.dtype)):
+        weight.put(part, item.tensor)
+    elif not weight.holds(part, item.tensor):
         # Tied weights may stand in a file under both names, but must then be the same.
         raise WeightsError(
-            f"tensors {before.name} in {before.file} and {item.name} in {item.file} differ, but are one "
+            f"tensors {before[0]} in {before[1]} and {item.name} in {item.file} differ, but are one "
             "weight in the model; if they are not meant to be tied, set "
             'hf_overrides={"tie_word_embeddings": False}'
         )
 
 
 def _missing_parts(
-    parameter: nn.Parameter, filled: dict[tuple[int, str | None], StoredTensor]
+    parameter: nn.Parameter, filled: Filled
 ) -> list[str | None]:
     if (id(parameter), None) in filled:
         return []

@@ -19,6 +19,9 @@ from safetensors import SafetensorError, safe_open
 from quire.errors import WeightsError
 
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
+# Bytes of a safetensors file that are mapped into memory until the map is given back.
+WINDOW = 64 << 20
+
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -88,8 +91,17 @@ def _files_of_index(index: Path) -> list[Path]:
 def _read_safetensors(file: Path) -> Iterator[StoredTensor]:
     try:
         with safe_open(file, framework="pt", device="cpu") as opened:
-            for name in opened.keys():  # noqa: SIM118 - not a mapping
-                yield StoredTensor(name, opened.get_tensor(name), file)
+            names = list(opened.keys())
+        while names:
+            # A map of its own for every few tensors: what was read goes out of memory with its map.
+            with safe_open(file, framework="pt", device="cpu") as opened:
+                mapped = 0
+                while names and mapped < WINDOW:
+                    name = names.pop(0)
+                    tensor = opened.get_tensor(name)
+                    mapped += tensor.nbytes
+                    yield StoredTensor(name, tensor, file)
+                    del tensor
     except (SafetensorError, OSError) as error:
         raise _unreadable(file, error) from error
 

@@ -13,7 +13,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from quire.errors import UnsupportedModelError
-from quire.quant.weight import Weight
+from quire.quant.int8 import Int8
+from quire.quant.packed import Packed
+from quire.quant.weight import Weight, row_slices
+from quire_kernels import dispatch as ops
 
 
 class LinearMethod(Protocol):
@@ -31,47 +34,67 @@ class LinearMethod(Protocol):
             transposed: the checkpoint holds [in, out].
         """
 
-    def apply(self, layer: nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        """[..., in_features] -> [..., sum of parts]."""
+    def apply(
+        self,
+        layer: nn.Module,
+        x: torch.Tensor,
+        bias: torch.Tensor | None,
+        out_dtype: torch.dtype | None = None,
+    ) -> torch.Tensor:
+        """[..., in_features] -> [..., sum of parts], of `out_dtype` where it is given, else of x's."""
+
+    def embed(self, layer: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+        """Rows of the layer's weight in the model's dtype: int64 [tokens] -> [tokens, in_features]."""
 
 
 class Unquantized:
-    """Weights in the model's own dtype."""
+    """Weights in the model's own dtype, multiplied by torch."""
 
     def create_weights(
         self, layer: nn.Module, in_features: int, parts: Mapping[str, int], transposed: bool
     ) -> None:
+        """See `LinearMethod.create_weights`."""
         data = torch.empty(sum(parts.values()), in_features)
         layer.register_parameter("weight", Weight(data, row_slices(parts), transposed))
 
-    def apply(self, layer: nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    def apply(
+        self,
+        layer: nn.Module,
+        x: torch.Tensor,
+        bias: torch.Tensor | None,
+        out_dtype: torch.dtype | None = None,
+    ) -> torch.Tensor:
+        """See `LinearMethod.apply`."""
         weight = layer.weight
         assert isinstance(weight, torch.Tensor)
-        return F.linear(x, weight, bias)
+        return F.linear(x, weight, bias).to(out_dtype or x.dtype)
+
+    def embed(self, layer: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+        """See `LinearMethod.embed`."""
+        weight = layer.weight
+        assert isinstance(weight, torch.Tensor)
+        return F.embedding(ids, weight)
 
 
-def row_slices(parts: Mapping[str, int]) -> dict[str, slice]:
-    """Rows of each part, one after the other; nothing for a layer of a single unnamed part."""
-    slices, start = {}, 0
-    for name, rows in parts.items():
-        slices[name] = slice(start, start + rows)
-        start += rows
-    return slices if list(parts) != [""] else {}
-
-
-def linear_method(quantization_config: Mapping[str, Any] | None) -> LinearMethod:
-    """The method of a checkpoint's linear layers.
+def linear_method(
+    quantization_config: Mapping[str, Any] | None, quantization: str | None, device: torch.device
+) -> LinearMethod:
+    """The method of a model's linear layers.
 
     Args:
         quantization_config: as in config.json; None or empty: plain weights.
+        quantization: "int8" to quantize plain weights while they are loaded.
+        device: where the model will run.
 
     Raises:
-        UnsupportedModelError: a scheme that quire does not have.
+        UnsupportedModelError: the checkpoint is quantized by a scheme that quire does not have.
     """
-    if not quantization_config:
-        return Unquantized()
-    scheme = quantization_config.get("quant_method", "an unnamed scheme")
-    raise UnsupportedModelError(
-        f"the checkpoint is quantized with {scheme!r}, which this release cannot read; "
-        "take the model's unquantized checkpoint"
-    )
+    if quantization_config:
+        scheme = quantization_config.get("quant_method", "an unnamed scheme")
+        raise UnsupportedModelError(
+            f"the checkpoint is quantized with {scheme!r}, which this release cannot read; "
+            "take the model's unquantized checkpoint"
+        )
+    if quantization == "int8":
+        return Int8()
+    return Packed() if ops.multiplies_packed(device.type) else Unquantized()

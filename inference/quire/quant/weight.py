@@ -1,11 +1,14 @@
-"""A parameter that knows where the tensors of a checkpoint go in it. It reads no files."""
+"""A parameter that knows how the tensors of a checkpoint go into it. It reads no files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import nn
+
+# Bytes of a checkpoint's tensor that are converted to another dtype at a time.
+CHUNK = 16 << 20
 
 
 class Weight(nn.Parameter):
@@ -15,29 +18,69 @@ class Weight(nn.Parameter):
         parts: name of each part -> its rows along dimension 0, e.g. q, k and v of a merged
             projection; empty where the checkpoint has no parts.
         transposed: the checkpoint holds [in, out] where this is [out, in] (GPT-2's Conv1D).
+        full_shape: of the weight as a plain tensor; subclasses may hold it in another form.
     """
 
     parts: Mapping[str, slice]
     transposed: bool
+    full_shape: torch.Size
 
     def __new__(
         cls,
         data: torch.Tensor,
         parts: Mapping[str, slice] | None = None,
         transposed: bool = False,
+        full_shape: torch.Size | None = None,
     ) -> Weight:
         weight: Weight = super().__new__(cls, data, requires_grad=False)
         weight.parts = parts or {}
         weight.transposed = transposed
+        weight.full_shape = full_shape or data.shape
         return weight
 
-    def destination(self, part: str | None) -> torch.Tensor:
-        """The view that a checkpoint's tensor is copied to: of one part, or of the whole."""
-        view = self.data if part is None else self.data[self.parts[part]]
-        return view.t() if self.transposed else view
-
     def made_on(self, device: torch.device, dtype: torch.dtype) -> Weight:
-        """An uninitialised twin with memory of its own, in `dtype` where this is of floats."""
-        dtype = dtype if self.is_floating_point() else self.dtype
-        data = torch.empty(self.shape, dtype=dtype, device=device)
+        """A twin with memory of its own, to be filled by `put`; computes in `dtype`."""
+        data = torch.empty(self.full_shape, dtype=dtype, device=device)
         return Weight(data, self.parts, self.transposed)
+
+    def stored_shape(self, part: str | None) -> torch.Size:
+        """Shape that a checkpoint's tensor must have: of one part, or of the whole."""
+        rows = range(self.full_shape[0])[self._rows(part)]
+        shape = torch.Size([len(rows), *self.full_shape[1:]])
+        return torch.Size(reversed(shape)) if self.transposed else shape
+
+    def put(self, part: str | None, tensor: torch.Tensor) -> None:
+        """Take over a checkpoint's tensor, of `stored_shape(part)`: one part, or the whole."""
+        source = tensor.t() if self.transposed else tensor
+        self.data[self._rows(part)].copy_(source)
+
+    def holds(self, part: str | None, tensor: torch.Tensor) -> bool:
+        """Whether `put` would change nothing."""
+        source = tensor.t() if self.transposed else tensor
+        return torch.equal(self.data[self._rows(part)], source.to(self.data))
+
+    def plain(self) -> torch.Tensor:
+        """The weight as a tensor of `full_shape`, for looking at it."""
+        return self.data
+
+    def _rows(self, part: str | None) -> slice:
+        return slice(None) if part is None else self.parts[part]
+
+    def _chunks(
+        self, part: str | None, tensor: torch.Tensor, dtype: torch.dtype
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Rows of a checkpoint's matrix in `dtype`, a few at a time, each with the first one's place."""
+        source = tensor.t() if self.transposed else tensor
+        first = self._rows(part).start or 0
+        count = max(1, CHUNK // (source.shape[1] * dtype.itemsize))
+        for start in range(0, len(source), count):
+            yield first + start, source[start : start + count].to(self.device, dtype)
+
+
+def row_slices(parts: Mapping[str, int]) -> dict[str, slice]:
+    """Rows of each part, one after the other; nothing for a layer of a single unnamed part."""
+    slices, start = {}, 0
+    for name, rows in parts.items():
+        slices[name] = slice(start, start + rows)
+        start += rows
+    return slices if list(parts) != [""] else {}

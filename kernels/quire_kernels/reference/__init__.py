@@ -5,14 +5,28 @@ It runs on any device and is what a device without a faster version uses.
 
 from quire_kernels.reference.activation import gelu_and_mul, silu_and_mul
 from quire_kernels.reference.attention import paged_attention, write_kv
+from quire_kernels.reference.linear import (
+    int8_embedding,
+    int8_linear,
+    pack_rows,
+    packed_embedding,
+    packed_linear,
+    quantize_rows,
+)
 from quire_kernels.reference.norm import add_rms_norm, layer_norm, rms_norm
 from quire_kernels.reference.rotary import rotary_embedding
 
 __all__ = [
     "add_rms_norm",
     "gelu_and_mul",
+    "int8_embedding",
+    "int8_linear",
     "layer_norm",
+    "pack_rows",
+    "packed_embedding",
+    "packed_linear",
     "paged_attention",
+    "quantize_rows",
     "rms_norm",
     "rotary_embedding",
     "silu_and_mul",

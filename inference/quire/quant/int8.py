@@ -1,0 +1,81 @@
+"""Int8 weights made at load, one scale for each output; activations are quantized as they come.
+
+What it costs in accuracy is measured in tests/quant/test_int8.py and told in docs/performance.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from quire.quant.weight import Weight, row_slices
+from quire_kernels import dispatch as ops
+from quire_kernels.reference.linear import packed_shape, unpack
+
+
+class Int8Weight(Weight):
+    """A matrix held as integers with 128 added, packed, and a scale for each row.
+
+    Attributes:
+        scales: float32, [out], what one of a row's integers stands for.
+        model_dtype: of what the matrix is made from, and of activations.
+    """
+
+    scales: torch.Tensor
+    model_dtype: torch.dtype
+
+    def made_on(self, device: torch.device, dtype: torch.dtype) -> Weight:
+        rows, columns = self.full_shape
+        data = torch.zeros(packed_shape(rows, columns, torch.uint8), dtype=torch.uint8, device=device)
+        twin = Int8Weight(data, self.parts, self.transposed, self.full_shape)
+        assert isinstance(twin, Int8Weight)
+        twin.scales = torch.zeros(rows, device=device)
+        twin.model_dtype = dtype
+        return twin
+
+    def put(self, part: str | None, tensor: torch.Tensor) -> None:
+        for first, rows in self._chunks(part, tensor, self.model_dtype):
+            ops.quantize_rows(rows, first, self.data, self.scales)
+
+    def holds(self, part: str | None, tensor: torch.Tensor) -> bool:
+        data, scales = self.data.clone(), self.scales.clone()
+        for first, rows in self._chunks(part, tensor, self.model_dtype):
+            ops.quantize_rows(rows, first, data, scales)
+        return torch.equal(data, self.data) and torch.equal(scales, self.scales)
+
+    def plain(self) -> torch.Tensor:
+        integers = unpack(self.data, *self.full_shape).float() - 128
+        return (integers * self.scales[:, None]).to(self.model_dtype)
+
+
+class Int8:
+    """Linear layers and the head in int8, and the embedding where it is the head's weight too."""
+
+    def create_weights(
+        self, layer: nn.Module, in_features: int, parts: Mapping[str, int], transposed: bool
+    ) -> None:
+        """See `LinearMethod.create_weights`."""
+        data = torch.empty(sum(parts.values()), in_features)
+        layer.register_parameter("weight", Int8Weight(data, row_slices(parts), transposed))
+
+    def apply(
+        self,
+        layer: nn.Module,
+        x: torch.Tensor,
+        bias: torch.Tensor | None,
+        out_dtype: torch.dtype | None = None,
+    ) -> torch.Tensor:
+        """See `LinearMethod.apply`."""
+        weight = layer.weight
+        assert isinstance(weight, Int8Weight)
+        return ops.int8_linear(x, weight.data, weight.scales, bias, out_dtype)
+
+    def embed(self, layer: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+        """See `LinearMethod.embed`."""
+        weight = layer.weight
+        assert isinstance(weight, Int8Weight)
+        return ops.int8_embedding(
+            ids, weight.data, weight.scales, weight.full_shape[1], weight.model_dtype
+        )

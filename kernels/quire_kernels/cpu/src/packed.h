@@ -1,0 +1,252 @@
+// Matrix products over weights that are packed in blocks of 16 output columns.
+//
+// Owns how the work is cut: into units of a few blocks, shared out among threads, and within a unit into
+// tiles of a few rows whose sums stay in registers. A `Product` says what one tile computes. Every sum is
+// taken over the inputs in their order, by the same instructions, whatever the number of rows, threads or
+// tiles: a row's result does not depend on its company.
+#pragma once
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace quire {
+
+constexpr int kBlock = 16;  // columns of a block
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+constexpr int kParts = kBlock / kLanes;  // registers for one row of a block
+
+typedef float Floats __attribute__((vector_size(kLanes * 4)));
+typedef int32_t Ints __attribute__((vector_size(kLanes * 4)));
+typedef uint32_t Words __attribute__((vector_size(kLanes * 4)));
+
+#define UNROLL _Pragma("GCC unroll 16")
+
+enum Kind { kBfloat16 = 0, kFloat16 = 1, kFloat32 = 2 };
+
+inline float from_bfloat16(uint16_t bits) {
+  const uint32_t word = static_cast<uint32_t>(bits) << 16;
+  float x;
+  std::memcpy(&x, &word, 4);
+  return x;
+}
+
+inline uint16_t to_bfloat16(float x) {
+  uint32_t word;
+  std::memcpy(&word, &x, 4);
+  if ((word & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>(word >> 16 | 0x40);  // NaN
+  return static_cast<uint16_t>((word + 0x7fff + (word >> 16 & 1)) >> 16);
+}
+
+#if defined(__F16C__) || defined(__AVX512F__)
+inline float from_float16(uint16_t bits) { return _cvtsh_ss(bits); }
+inline uint16_t to_float16(float x) { return static_cast<uint16_t>(_cvtss_sh(x, 0)); }
+#elif defined(__FLT16_MAX__) || defined(__ARM_FP16_FORMAT_IEEE)
+inline float from_float16(uint16_t bits) {
+  _Float16 x;
+  std::memcpy(&x, &bits, 2);
+  return static_cast<float>(x);
+}
+inline uint16_t to_float16(float x) {
+  const _Float16 half = static_cast<_Float16>(x);
+  uint16_t bits;
+  std::memcpy(&bits, &half, 2);
+  return bits;
+}
+#endif
+
+inline float read(Kind kind, const void* from, int64_t i) {
+  if (kind == kFloat32) return static_cast<const float*>(from)[i];
+  const uint16_t bits = static_cast<const uint16_t*>(from)[i];
+  return kind == kBfloat16 ? from_bfloat16(bits) : from_float16(bits);
+}
+
+inline void write(Kind kind, void* to, int64_t i, float x) {
+  if (kind == kFloat32) {
+    static_cast<float*>(to)[i] = x;
+  } else {
+    static_cast<uint16_t*>(to)[i] = kind == kBfloat16 ? to_bfloat16(x) : to_float16(x);
+  }
+}
+
+// `count` numbers from `first` on, in float32.
+inline void widen(Kind kind, const void* from, int64_t first, int64_t count, float* to) {
+  if (kind == kFloat32) {
+    std::memcpy(to, static_cast<const float*>(from) + first, count * 4);
+  } else if (kind == kBfloat16) {
+    for (int64_t i = 0; i < count; ++i) to[i] = read(kBfloat16, from, first + i);
+  } else {
+    for (int64_t i = 0; i < count; ++i) to[i] = read(kFloat16, from, first + i);
+  }
+}
+
+template <class V>
+inline V load(const void* from) {
+  V v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <class V>
+inline void store(void* to, V v) {
+  std::memcpy(to, &v, sizeof v);
+}
+
+inline Floats splat(float x) { return Floats{} + x; }
+inline Ints splat(int32_t x) { return Ints{} + x; }
+
+// Rows of a tile, and blocks of a unit for that many rows: as many sums as there are registers, and at
+// least as many as hide the latency of an addition.
+constexpr int kTileRows = kLanes == 16 ? 8 : 6;
+constexpr int kWide = kLanes == 16 ? 3 : 1;  // of units that several tiles of rows go through
+
+constexpr int unit_blocks(int rows) {
+  if (kLanes == 16) return rows == 1 ? 8 : rows == 2 ? 6 : rows <= 6 ? 4 : kWide;
+  return rows == 1 ? 4 : rows == 2 ? 2 : kWide;
+}
+
+// Bytes of weights that a core's second-level cache keeps beside the rest; longer units are cut.
+constexpr int64_t kCached = 640 << 10;
+// Rows whose sums are kept while a cut unit is worked through.
+constexpr int64_t kChunkRows = 256;
+// Least bytes of weights that a thread takes at a time.
+constexpr int64_t kShare = 128 << 10;
+
+struct Span {  // of the inputs, in steps
+  int64_t begin, end;
+  bool whole(int64_t steps) const { return begin == 0 && end == steps; }
+};
+
+// A tile's function adds rows [row, row + R) times blocks [block, block + C) over `span` to
+// sums[R][C * 16], which are taken as zero where the span begins at 0. `ahead`: offset in bytes at which
+// weights are fetched ahead of their use.
+template <class P>
+using Tile = void (*)(const P&, int64_t row, int64_t block, Span span, int64_t ahead, float* sums);
+
+template <class P, int R>
+Tile<P> tile_of_blocks(int blocks) {
+  if (blocks == 1) return &P::template tile<R, 1>;
+  if (blocks == kWide) return &P::template tile<R, kWide>;
+  return &P::template tile<R, unit_blocks(R)>;
+}
+
+template <class P>
+Tile<P> tile_of(int rows, int blocks) {
+  switch (rows) {
+    case 1: return tile_of_blocks<P, 1>(blocks);
+    case 2: return tile_of_blocks<P, 2>(blocks);
+    case 3: return tile_of_blocks<P, 3>(blocks);
+    case 4: return tile_of_blocks<P, 4>(blocks);
+    case 5: return tile_of_blocks<P, 5>(blocks);
+    case 6: return tile_of_blocks<P, 6>(blocks);
+#if defined(__AVX512F__)
+    case 7: return tile_of_blocks<P, 7>(blocks);
+    case 8: return tile_of_blocks<P, 8>(blocks);
+#endif
+  }
+  __builtin_unreachable();
+}
+
+// One unit: `blocks` blocks from `block` on, all rows.
+template <class P, class Finish>
+void run_unit(const P& product, int64_t rows, int64_t block, int blocks, int64_t ahead,
+              const Finish& finish, std::vector<float>& sums) {
+  const int64_t steps = product.steps();
+  const int64_t most = std::max<int64_t>(1, kCached / (blocks * product.block_bytes() / steps));
+  const int64_t cuts = (steps + most - 1) / most;
+  const int64_t span = product.round_up((steps + cuts - 1) / cuts);
+  const int64_t chunk = cuts == 1 ? kTileRows : kChunkRows;
+  const int64_t width = blocks * kBlock;
+  const int64_t tiles_all = (rows + kTileRows - 1) / kTileRows;
+  const int64_t per_chunk = chunk / kTileRows;
+  sums.resize(std::max<size_t>(sums.size(), chunk * width));
+  for (int64_t first = 0; first < tiles_all; first += per_chunk) {
+    const int64_t last = std::min(first + per_chunk, tiles_all);
+    for (int64_t begin = 0; begin < steps; begin += span) {
+      const Span part{begin, std::min(begin + span, steps)};
+      for (int64_t i = first; i < last; ++i) {
+        const int64_t row = rows * i / tiles_all, count = rows * (i + 1) / tiles_all - row;
+        float* at = sums.data() + (i - first) * kTileRows * width;
+        tile_of<P>(count, blocks)(product, row, block, part, ahead, at);
+        if (part.end == steps) finish(row, count, block, blocks, at);
+      }
+    }
+  }
+}
+
+template <class P, class Finish>
+void multiply(const P& product, int64_t rows, int64_t columns, int threads, const Finish& finish) {
+  const int64_t blocks = (columns + kBlock - 1) / kBlock;
+  const int unit = rows > kTileRows ? kWide : unit_blocks(static_cast<int>(rows));
+  const int64_t bytes = product.block_bytes();
+  const int64_t even = blocks / (static_cast<int64_t>(threads) * 8);  // so many that threads end together
+  const int64_t share = std::max({even, kShare / bytes, int64_t{1}});
+  const int64_t units_a_share = (share + unit - 1) / unit;
+  const int64_t taken = units_a_share * unit;
+  const int64_t shares = (blocks + taken - 1) / taken;
+  const int64_t ahead = 2 * unit * bytes <= kCached ? unit * bytes : 2048;
+#pragma omp parallel num_threads(threads) if (shares > 1 && threads > 1)
+  {
+    static thread_local std::vector<float> sums;
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t s = 0; s < shares; ++s) {
+      const int64_t end = std::min((s + 1) * taken, blocks);
+      int64_t block = s * taken;
+      for (; block + unit <= end; block += unit) {
+        run_unit(product, rows, block, unit, ahead, finish, sums);
+      }
+      for (; block < end; ++block) run_unit(product, rows, block, 1, ahead, finish, sums);
+    }
+  }
+}
+
+// Multiplies finished sums by their column's scale, adds the bias and writes them in the output's dtype.
+struct Finish {
+  const float* scales;  // or null: 1
+  Kind kind;        // of the bias
+  const void* bias;  // or null
+  Kind out_kind;
+  char* out;
+  int64_t columns;
+
+  void operator()(int64_t row, int64_t rows, int64_t block, int64_t blocks, float* sums) const {
+    const int64_t first = block * kBlock, width = blocks * kBlock;
+    const int64_t count = std::min(width, columns - first);
+    const int64_t size = out_kind == kFloat32 ? 4 : 2;
+    for (int64_t r = 0; r < rows; ++r) {
+      float* values = sums + r * width;
+      if (scales) {
+        for (int64_t i = 0; i < count; ++i) values[i] *= scales[first + i];
+      }
+      if (bias) {
+        for (int64_t i = 0; i < count; ++i) values[i] += read(kind, bias, first + i);
+      }
+      char* to = out + ((row + r) * columns + first) * size;
+      if (out_kind == kFloat32) {
+        std::memcpy(to, values, count * 4);
+      } else if (out_kind == kBfloat16) {
+        for (int64_t i = 0; i < count; ++i) write(kBfloat16, to, i, values[i]);
+      } else {
+        for (int64_t i = 0; i < count; ++i) write(kFloat16, to, i, values[i]);
+      }
+    }
+  }
+};
+
+}  // namespace quire

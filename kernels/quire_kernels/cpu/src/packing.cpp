@@ -1,0 +1,122 @@
+// Weights into their packed layout, and rows of an embedding out of it.
+#include "packed.h"
+
+namespace quire {
+namespace {
+
+// Offset in elements of input `k` of row `n`, where a step holds `width` inputs of each row.
+inline int64_t packed_at(int64_t n, int64_t k, int64_t steps, int64_t width) {
+  return ((n / kBlock * steps + k / width) * kBlock + n % kBlock) * width + k % width;
+}
+
+template <class T, int kWidth>
+void pack(const T* from, int64_t row_stride, int64_t input_stride, int64_t first, int64_t rows,
+          int64_t inputs, T* packed, int threads) {
+  const int64_t steps = (inputs + kWidth - 1) / kWidth;
+  const int64_t first_block = first / kBlock, last_block = (first + rows - 1) / kBlock;
+#pragma omp parallel for num_threads(threads) if (rows * inputs > 1 << 16)
+  for (int64_t block = first_block; block <= last_block; ++block) {
+    const int64_t begin = std::max(first, block * kBlock);
+    const int64_t end = std::min(first + rows, (block + 1) * kBlock);
+    for (int64_t k = 0; k < inputs; k += kWidth) {  // inputs outermost: the packed side is in order
+      const int64_t count = std::min<int64_t>(kWidth, inputs - k);
+      T* to = packed + packed_at(begin, k, steps, kWidth);
+      for (int64_t n = begin; n < end; ++n, to += kWidth) {
+        const T* at = from + (n - first) * row_stride + k * input_stride;
+        for (int64_t i = 0; i < count; ++i) to[i] = at[i * input_stride];
+      }
+    }
+  }
+}
+
+template <class T, int kWidth>
+void unpack_row(const T* packed, int64_t row, int64_t inputs, T* to) {
+  const int64_t steps = (inputs + kWidth - 1) / kWidth;
+  const T* from = packed + packed_at(row, 0, steps, kWidth);
+  int64_t k = 0;
+  for (; k + kWidth <= inputs; k += kWidth, from += kBlock * kWidth) {
+    for (int i = 0; i < kWidth; ++i) to[k + i] = from[i];
+  }
+  for (int i = 0; k < inputs; ++k, ++i) to[k] = from[i];
+}
+
+}  // namespace
+}  // namespace quire
+
+// Puts `rows` rows, from row `first` of the packed matrix on, into it; float weights of `kind`. Strides in
+// elements.
+extern "C" void quire_pack(int kind, const void* from, int64_t row_stride, int64_t input_stride,
+                           int64_t first, int64_t rows, int64_t inputs, void* packed, int threads) {
+  using namespace quire;
+  if (kind == kBfloat16) {
+    pack<uint16_t, 2>(static_cast<const uint16_t*>(from), row_stride, input_stride, first, rows, inputs,
+                      static_cast<uint16_t*>(packed), threads);
+  } else if (kind == kFloat16) {
+    pack<uint16_t, 1>(static_cast<const uint16_t*>(from), row_stride, input_stride, first, rows, inputs,
+                      static_cast<uint16_t*>(packed), threads);
+  } else {
+    pack<float, 1>(static_cast<const float*>(from), row_stride, input_stride, first, rows, inputs,
+                   static_cast<float*>(packed), threads);
+  }
+}
+
+// The same for int8: quantizes rows of `kind`, one scale each.
+extern "C" void quire_pack_int8(int kind_, const void* from, int64_t row_stride, int64_t input_stride,
+                                int64_t first, int64_t rows, int64_t inputs, uint8_t* packed,
+                                float* scales, int threads) {
+  using namespace quire;
+  const Kind kind = static_cast<Kind>(kind_);
+  const int64_t steps = (inputs + 3) / 4;
+#pragma omp parallel for num_threads(threads) if (rows * inputs > 1 << 16)
+  for (int64_t r = 0; r < rows; ++r) {
+    float largest = 0;
+    for (int64_t k = 0; k < inputs; ++k) {
+      largest = std::max(largest, std::fabs(read(kind, from, r * row_stride + k * input_stride)));
+    }
+    const float factor = largest > 0 ? 127.0f / largest : 0.0f;
+    for (int64_t k = 0; k < inputs; ++k) {
+      const float value = read(kind, from, r * row_stride + k * input_stride);
+      const float rounded = value * factor + 12582912.0f - 12582912.0f;
+      packed[packed_at(first + r, k, steps, 4)] = static_cast<uint8_t>(static_cast<int>(rounded) + 128);
+    }
+    scales[first + r] = largest / 127.0f;
+  }
+}
+
+// Rows `ids` of a packed table, one after the other. Returns -1, or the place of the first id that is none.
+extern "C" int64_t quire_packed_embedding(int kind, const int64_t* ids, int64_t count, int64_t rows,
+                                          const void* packed, void* out, int64_t inputs) {
+  using namespace quire;
+  for (int64_t i = 0; i < count; ++i) {
+    if (ids[i] < 0 || ids[i] >= rows) return i;
+    if (kind == kFloat32) {
+      unpack_row<float, 1>(static_cast<const float*>(packed), ids[i], inputs,
+                           static_cast<float*>(out) + i * inputs);
+    } else {
+      const uint16_t* from = static_cast<const uint16_t*>(packed);
+      uint16_t* to = static_cast<uint16_t*>(out) + i * inputs;
+      if (kind == kBfloat16) {
+        unpack_row<uint16_t, 2>(from, ids[i], inputs, to);
+      } else {
+        unpack_row<uint16_t, 1>(from, ids[i], inputs, to);
+      }
+    }
+  }
+  return -1;
+}
+
+// The same for int8, widened to `kind`.
+extern "C" int64_t quire_int8_embedding(int kind, const int64_t* ids, int64_t count, int64_t rows,
+                                        const uint8_t* packed, const float* scales, void* out,
+                                        int64_t inputs) {
+  using namespace quire;
+  const int64_t steps = (inputs + 3) / 4;
+  for (int64_t i = 0; i < count; ++i) {
+    if (ids[i] < 0 || ids[i] >= rows) return i;
+    for (int64_t k = 0; k < inputs; ++k) {
+      const int value = packed[packed_at(ids[i], k, steps, 4)] - 128;
+      write(static_cast<Kind>(kind), out, i * inputs + k, static_cast<float>(value) * scales[ids[i]]);
+    }
+  }
+  return -1;
+}
