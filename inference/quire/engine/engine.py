@@ -178,6 +178,7 @@ class Engine:
             RequestError: the id belongs to a request that still runs.
             EngineDeadError: the engine has stopped.
         """
+        self._check_process()
         request_id = request_id or f"request-{next(self._ids)}"
         state = RequestState(
             request_id,
@@ -230,6 +231,8 @@ class Engine:
 
     def abort(self, request_id: str) -> None:
         """End a request, wherever it stands, with finish_reason "abort"; unknown ids are ignored."""
+        if not self._is_ours:
+            return
         with self._wake:
             if request_id in self._active:
                 self._inbox.append(lambda: self._loop.abort(request_id))
@@ -237,6 +240,7 @@ class Engine:
 
     def call(self, function: Callable[[Scheduler], Any]) -> Any:
         """Run `function(scheduler)` on the engine thread, between two steps, and return its value."""
+        self._check_process()
         future: Future[Any] = Future()
 
         def run() -> None:
@@ -258,15 +262,18 @@ class Engine:
 
     def check_health(self) -> None:
         """Raise EngineDeadError, with its cause, if the engine has stopped."""
+        self._check_process()
         with self._wake:
             self._check_alive()
 
     def close(self) -> None:
         """Abort what runs, end the thread and free the model; waiting callers get EngineClosedError."""
+        if not self._is_ours:
+            return
         with self._wake:
             self._closing = True
             self._wake.notify()
-        if threading.current_thread() is not self._thread and os.getpid() == self._process:
+        if threading.current_thread() is not self._thread:
             self._thread.join()
         atexit.unregister(self.close)
 
@@ -276,12 +283,19 @@ class Engine:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _check_alive(self) -> None:
-        if os.getpid() != self._process:
+    @property
+    def _is_ours(self) -> bool:
+        """False in a process forked from the engine's: it has no thread there, and its lock may be held."""
+        return os.getpid() == self._process
+
+    def _check_process(self) -> None:
+        if not self._is_ours:
             raise EngineDeadError(
                 "this engine was made before the process forked; make the engine in the child, or "
                 "start processes with the 'spawn' method"
             )
+
+    def _check_alive(self) -> None:
         if self._closing or self._cause is not None:
             raise self._death()
 
