@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import queue
 import threading
 import weakref
 from typing import Any
@@ -17,9 +18,10 @@ from quire.config import EngineConfig
 from quire.engine.engine import Engine
 from quire.errors import EngineDeadError
 
-_lock = threading.Lock()
+_lock = threading.Lock()  # guards the two tables
 _engines: dict[str, Engine] = {}
 _holders: dict[str, int] = {}
+_let_go: queue.SimpleQueue[tuple[str, Engine]] = queue.SimpleQueue()
 
 
 class EngineHandle:
@@ -45,29 +47,47 @@ class EngineHandle:
         """Let go of the engine; a second call does nothing."""
         if self._release is not None:
             self._release()
+            _settle(wait=True)
 
 
 def _acquire(key: str, config: EngineConfig) -> Engine:
-    with _lock:
-        engine = _engines.get(key)
-        if engine is not None:
-            try:
-                engine.check_health()
-            except EngineDeadError:
-                engine = None
-        if engine is None:
-            engine = _engines[key] = Engine(config)
-            _holders[key] = 0
-        _holders[key] += 1
-        return engine
+    try:
+        with _lock:
+            engine = _engines.get(key)
+            if engine is not None:
+                try:
+                    engine.check_health()
+                except EngineDeadError:
+                    engine = None
+            if engine is None:
+                engine = _engines[key] = Engine(config)
+                _holders[key] = 0
+            _holders[key] += 1
+            return engine
+    finally:
+        _settle(wait=False)
 
 
 def _release(key: str, engine: Engine) -> None:
-    with _lock:
-        if _engines.get(key) is not engine:  # it died, and another has taken its place
-            return
-        _holders[key] -= 1
-        if _holders[key]:
-            return
-        del _engines[key], _holders[key]
-    engine.close()
+    """A face lets go. It may be collected at any moment, on any thread, within any lock: never wait."""
+    _let_go.put((key, engine))
+    _settle(wait=False)
+
+
+def _settle(*, wait: bool) -> None:
+    """Close what nobody holds any more. If the lock is taken, whoever has it comes here after it."""
+    while not _let_go.empty() and _lock.acquire(blocking=wait):
+        unused = []
+        try:
+            while not _let_go.empty():
+                key, engine = _let_go.get()
+                if _engines.get(key) is not engine:  # it died, and another has taken its place
+                    continue
+                _holders[key] -= 1
+                if not _holders[key]:
+                    unused.append(engine)
+                    del _engines[key], _holders[key]
+        finally:
+            _lock.release()
+        for engine in unused:
+            engine.close()
