@@ -151,7 +151,9 @@ class LLM:
         self, prompt: ParsedPrompt, params: SamplingParams | None, priority: int
     ) -> RequestStream:
         resolved = self.engine.resolve(params, RequestOutputKind.DELTA)
-        return self.engine.submit(prompt, resolved, priority=priority)
+        stream = self.engine.submit(prompt, resolved, priority=priority)
+        stream.face = self
+        return stream
 
     # ------------------------------------------------------------------ the rest
 

@@ -228,6 +228,7 @@ class RequestStream:
     def __init__(self, state: RequestState, abort: Callable[[str], None]) -> None:
         self._state = state
         self._abort = abort
+        self.face: object = None  # kept as long as the stream: without faces the engine is closed
 
     @property
     def request_id(self) -> str:
