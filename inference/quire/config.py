@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,30 @@ from quire.errors import CacheTooSmallError, ConfigError, UnknownParamError, sug
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 GIB = 1024**3
+
+# What a field's annotation takes, and the words for it.
+KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "str": ((str, os.PathLike), "text"),
+    "bool": (bool, "True or False"),
+    "int": (int, "a whole number"),
+    "float": ((int, float), "a number"),
+    "Mapping[str, Any]": (Mapping, "a dict"),
+}
+
+# Options of vLLM's that users write often, and why they are not here.
+ELSEWHERE = {
+    "kv_cache_dtype": "the KV cache has the model's dtype",
+    "enable_chunked_prefill": "long prompts are always computed in chunks; leave it out",
+    "swap_space": "requests that lose their blocks are computed again; leave it out",
+    "cpu_offload_gb": "weights are kept whole on one device",
+    "max_seq_len_to_capture": "this release captures no graphs; leave it out",
+    "enable_lora": "this release has no adapters",
+    "limit_mm_per_prompt": "this release runs text models only",
+    "data_parallel_size": "this release runs on one device",
+    "distributed_executor_backend": "this release runs on one device; leave it out",
+    "speculative_config": "this release does not speculate",
+    "model_impl": "all models of this release are quire's own; leave it out",
+}
 
 
 def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -95,7 +120,9 @@ class EngineConfig:
             choices = field.metadata.get("choices")
             value = getattr(self, field.name)
             optional = field.default is None and value is None
-            if choices and not optional and value not in choices:
+            if not choices:
+                _check_kind(field.name, value, str(field.type))
+            elif not optional and value not in choices:
                 raise ConfigError(
                     f"{field.name} must be one of {', '.join(choices)}; got {value!r}"
                     f"{suggest(str(value), choices)}",
@@ -104,9 +131,7 @@ class EngineConfig:
         for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size",
                      "kv_cache_memory_bytes", "num_gpu_blocks_override"):  # fmt: skip
             value = getattr(self, name)
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, int) or value < 1
-            ):
+            if value is not None and value < 1:
                 raise ConfigError(
                     f"{name} must be a whole number above 0; got {value!r}", param=name
                 )
@@ -121,7 +146,7 @@ class EngineConfig:
                 f"gpu_memory_utilization must be in (0, 1]; got {self.gpu_memory_utilization!r}",
                 param="gpu_memory_utilization",
             )
-        if isinstance(self.max_logprobs, bool) or self.max_logprobs < -1:
+        if self.max_logprobs < -1:
             raise ConfigError(
                 f"max_logprobs must be -1 or more; got {self.max_logprobs!r}", param="max_logprobs"
             )
@@ -135,6 +160,10 @@ class EngineConfig:
         """
         known = {field.name for field in dataclasses.fields(cls)}
         for name in options:
+            if name in ELSEWHERE:
+                raise UnknownParamError(
+                    f"{name!r} is not an engine option: {ELSEWHERE[name]}", param=name
+                )
             if name not in known:
                 raise UnknownParamError(
                     f"unknown engine option {name!r}{suggest(name, known)}", param=name
@@ -170,6 +199,15 @@ class EngineConfig:
             max_num_batched_tokens=budget,
             max_num_seqs=min(self.max_num_seqs, budget),
         )
+
+
+def _check_kind(name: str, value: object, annotation: str) -> None:
+    kind, _, optional = annotation.partition(" | ")
+    if value is None and optional:
+        return
+    expected, words = KINDS[kind]
+    if not isinstance(value, expected) or (isinstance(value, bool) and kind != "bool"):
+        raise ConfigError(f"{name} must be {words}; got {value!r}", param=name)
 
 
 @dataclass(frozen=True, slots=True)
