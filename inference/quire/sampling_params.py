@@ -35,6 +35,13 @@ RETIRED = {
     "logits_processors": "use logit_bias, allowed_token_ids or bad_words",
     "truncate_prompt_tokens": "cut the prompt's token ids before the call",
     "guided_decoding": "structured output is not part of this release",
+    "structured_outputs": "structured output is not part of this release",
+    "flat_logprobs": "logprobs are dicts, one for each position",
+    "logprob_token_ids": "logprobs=k returns the k most likely tokens; max_logprobs=-1 allows all",
+    "prompt_logprob_start": "prompt_logprobs are of the whole prompt",
+    "stream_interval": "outputs come as they are made, and merge while the reader lags",
+    "skip_reading_prefix_cache": "give the prompt a cache_salt of its own",
+    "extra_args": "every parameter has a name of its own here",
 }
 
 
@@ -210,6 +217,12 @@ class SamplingParams:
         _check_int("top_k", self.top_k, -1, 2**31 - 1)
 
     def _check_ends(self) -> None:
+        for name in ("include_stop_str_in_output", "ignore_eos", "detokenize",
+                     "skip_special_tokens", "spaces_between_special_tokens"):  # fmt: skip
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidParamsError(
+                    f"{name} must be True or False, got {getattr(self, name)!r}", param=name
+                )
         if self.stop is not None and not isinstance(self.stop, (str, list, tuple)):
             raise InvalidParamsError("stop must be a string or a list of strings", param="stop")
         for text in self.stop_strings:
