@@ -468,6 +468,19 @@ def test_metrics_count(engine: Engine) -> None:
     assert figures["vllm:num_requests_running", ()] == 0
 
 
+def test_gauges_fall_when_all_is_aborted() -> None:
+    """No step follows an abort of the last request, and still nothing runs."""
+    with held_after(3) as (engine, released):
+        stream = engine.submit(engine.parse([1, 2, 3]), engine.resolve(params(max_tokens=100)))
+        next(stream)
+        stream.close()
+        released.set()
+        assert_idle(engine)
+        assert_idle(engine)  # a second look: gauges are set after the commands of a turn
+        gauges = [metric.value for metric in engine.metrics.snapshot() if metric.kind == "gauge"]
+        assert gauges == [0, 0, 0.0]
+
+
 def test_timestamps_are_in_order(engine: Engine) -> None:
     metrics = LLM(engine=engine).generate([1], params(max_tokens=5))[0].metrics
     assert metrics is not None

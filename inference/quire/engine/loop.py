@@ -83,7 +83,8 @@ class EngineLoop:
             EngineDeadError: the executor is gone.
         """
         plan = self.scheduler.schedule()
-        if not plan.chunks:
+        if not plan.chunks:  # what there was has been aborted
+            self._metrics.record_load(self.scheduler)
             return
         started = clock()
         try:
@@ -95,7 +96,8 @@ class EngineLoop:
         else:
             progress = self.scheduler.update(plan, result)
         self._deliver(plan, progress)
-        self._metrics.record_step(self.scheduler, plan, clock() - started)
+        self._metrics.record_step(clock() - started)
+        self._metrics.record_load(self.scheduler)
 
     def stop(self, error: Callable[[], QuireError]) -> None:
         """End everything: whoever waits gets what `error` makes; the model is freed."""

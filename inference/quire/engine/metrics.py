@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from quire.core.scheduler import Scheduler
 from quire.engine.output import RequestState
-from quire.plan import StepPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +34,13 @@ class EngineMetrics:
         self.num_preemptions = 0
         self.finished: Tally[str] = Tally()  # by finish reason
 
-    def record_step(self, scheduler: Scheduler, plan: StepPlan, seconds: float) -> None:
+    def record_step(self, seconds: float) -> None:
         """A step of `seconds` has ended."""
         self.num_steps += 1
         self.busy_seconds += seconds
+
+    def record_load(self, scheduler: Scheduler) -> None:
+        """Requests came, advanced or left."""
         self.num_running = scheduler.num_running
         self.num_waiting = scheduler.num_waiting
         self.kv_cache_usage = scheduler.kv.usage
