@@ -197,6 +197,27 @@ def test_params_are_checked_against_the_model(engine: Engine, fields: dict[str, 
         LLM(engine=engine).generate([1], params(**fields))
 
 
+@pytest.mark.parametrize("priority", ["x", 1.5, True, [0, "x"], [None, 0]])
+def test_a_priority_that_cannot_be_ordered_touches_nobody(priority: Any) -> None:
+    with make_engine(scheduling_policy="priority") as engine:
+        llm = LLM(engine=engine)
+        with pytest.raises(InvalidParamsError, match="priority must be a whole number"):
+            llm.generate([[1], [2]], params(), priority=priority)
+        assert len(llm.generate([[1], [2]], params(), priority=[1, 0])) == 2
+        assert_idle(engine)
+
+
+@pytest.mark.parametrize("request_id", [5, "", ["a"]])
+def test_a_request_id_is_text(engine: Engine, request_id: Any) -> None:
+    with pytest.raises(InvalidParamsError, match="request_id must be a non-empty text"):
+        engine.submit(engine.parse([1]), engine.resolve(params()), request_id=request_id)
+
+
+def test_beam_search_wants_its_own_params(engine: Engine) -> None:
+    with pytest.raises(InvalidParamsError, match="takes BeamSearchParams"):
+        LLM(engine=engine).beam_search([[1]], params())  # type: ignore[arg-type]
+
+
 def test_no_prompts_no_outputs(engine: Engine) -> None:
     assert LLM(engine=engine).generate([], params()) == []
 

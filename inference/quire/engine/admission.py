@@ -79,6 +79,22 @@ def check_params(
         )
 
 
+def check_submission(priority: object, request_id: object) -> None:
+    """Check what a request is queued by: requests are ordered by the one and found by the other.
+
+    Raises:
+        InvalidParamsError: naming the field.
+    """
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        raise InvalidParamsError(
+            f"priority must be a whole number, got {priority!r}", param="priority"
+        )
+    if request_id is not None and not (isinstance(request_id, str) and request_id):
+        raise InvalidParamsError(
+            f"request_id must be a non-empty text, got {request_id!r}", param="request_id"
+        )
+
+
 def _check_logprobs(name: str, asked: int | None, most: int, vocab_size: int) -> None:
     if asked is None or most == -1:
         return

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from quire.engine.engine import Engine
 from quire.engine.prompts import ParsedPrompt
-from quire.errors import RequestFailedError
+from quire.errors import InvalidParamsError, RequestFailedError
 from quire.outputs import BeamSearchOutput, BeamSearchSequence, Logprob
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 
@@ -36,8 +36,15 @@ def beam_search(
     """The best `beam_width` sequences of each prompt, all prompts in one batch.
 
     Raises:
+        InvalidParamsError: `params` are of another kind.
         RequestFailedError: the model failed on a beam.
     """
+    if not isinstance(params, BeamSearchParams):
+        raise InvalidParamsError(
+            "beam_search takes BeamSearchParams(beam_width=..., max_tokens=...), "
+            f"got {type(params).__name__}",
+            param="params",
+        )
     searches = [_Search(prompt, [_Beam([], 0.0)]) for prompt in prompts]
     ends = frozenset() if params.ignore_eos else engine.eos_token_ids
     for _ in range(params.max_tokens):

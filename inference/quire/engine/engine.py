@@ -24,7 +24,7 @@ from typing import Any
 
 from quire.config import EngineConfig
 from quire.core.scheduler import Scheduler
-from quire.engine.admission import check_params, resolve_params
+from quire.engine.admission import check_params, check_submission, resolve_params
 from quire.engine.loop import EngineLoop, clock, sequence_ids
 from quire.engine.metrics import EngineMetrics
 from quire.engine.output import RequestState, RequestStream
@@ -175,10 +175,12 @@ class Engine:
             request_id: the caller's name for it; default: one is made.
 
         Raises:
+            InvalidParamsError: priority or id are of a wrong type.
             RequestError: the id belongs to a request that still runs.
             EngineDeadError: the engine has stopped.
         """
         self._check_process()
+        check_submission(priority, request_id)
         request_id = request_id or f"request-{next(self._ids)}"
         state = RequestState(
             request_id,
