@@ -221,9 +221,7 @@ def _copy(
         )
 
 
-def _missing_parts(
-    parameter: nn.Parameter, filled: Filled
-) -> list[str | None]:
+def _missing_parts(parameter: nn.Parameter, filled: Filled) -> list[str | None]:
     if (id(parameter), None) in filled:
         return []
     parts = list(parameter.parts) if isinstance(parameter, Weight) else []

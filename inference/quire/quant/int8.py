@@ -12,7 +12,7 @@ from torch import nn
 
 from quire.quant.weight import Weight, row_slices
 from quire_kernels import dispatch as ops
-from quire_kernels.reference.linear import packed_shape, unpack
+from quire_kernels.reference.linear import empty_packed, unpack
 
 
 class Int8Weight(Weight):
@@ -28,10 +28,10 @@ class Int8Weight(Weight):
 
     def made_on(self, device: torch.device, dtype: torch.dtype) -> Weight:
         rows, columns = self.full_shape
-        data = torch.zeros(packed_shape(rows, columns, torch.uint8), dtype=torch.uint8, device=device)
+        data = empty_packed(rows, columns, torch.uint8, device)
         twin = Int8Weight(data, self.parts, self.transposed, self.full_shape)
         assert isinstance(twin, Int8Weight)
-        twin.scales = torch.zeros(rows, device=device)
+        twin.scales = torch.empty(rows, device=device)
         twin.model_dtype = dtype
         return twin
 

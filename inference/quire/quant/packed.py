@@ -9,7 +9,7 @@ from torch import nn
 
 from quire.quant.weight import Weight, row_slices
 from quire_kernels import dispatch as ops
-from quire_kernels.reference.linear import packed_shape, unpack
+from quire_kernels.reference.linear import empty_packed, unpack
 
 
 class PackedWeight(Weight):
@@ -17,7 +17,7 @@ class PackedWeight(Weight):
 
     def made_on(self, device: torch.device, dtype: torch.dtype) -> Weight:
         rows, columns = self.full_shape
-        data = torch.zeros(packed_shape(rows, columns, dtype), dtype=dtype, device=device)
+        data = empty_packed(rows, columns, dtype, device)
         return PackedWeight(data, self.parts, self.transposed, self.full_shape)
 
     def put(self, part: str | None, tensor: torch.Tensor) -> None:

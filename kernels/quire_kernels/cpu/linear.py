@@ -134,7 +134,9 @@ def pack_rows(packed: torch.Tensor, rows: torch.Tensor, first: int) -> None:
     )
 
 
-def quantize_rows(rows: torch.Tensor, first: int, packed: torch.Tensor, scales: torch.Tensor) -> None:
+def quantize_rows(
+    rows: torch.Tensor, first: int, packed: torch.Tensor, scales: torch.Tensor
+) -> None:
     """See the reference."""
     assert packed.is_contiguous() and packed.dtype == torch.uint8 and scales.is_contiguous()
     count, in_features = rows.shape

@@ -23,6 +23,20 @@ def packed_shape(
     return (-(-out_features // BLOCK), -(-in_features // width), BLOCK, width)
 
 
+def empty_packed(
+    out_features: int, in_features: int, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """A packed weight whose rows are still to be put in; its padding is zero.
+
+    The rest is left untouched, so that it takes up memory only as it is filled.
+    """
+    shape = packed_shape(out_features, in_features, dtype)
+    packed = torch.empty(shape, dtype=dtype, device=device)
+    packed[out_features // BLOCK :].zero_()
+    packed[:, in_features // shape[-1] :].zero_()
+    return packed
+
+
 def pack_rows(packed: torch.Tensor, rows: torch.Tensor, first: int) -> None:
     """Put `rows` [n, in_features], of any strides, into a packed weight of their dtype from `first` on."""
     blocks, steps, _, width = packed.shape
@@ -77,7 +91,9 @@ def packed_embedding(
     return F.embedding(ids, unpack(packed, num_rows, hidden_size))
 
 
-def quantize_rows(rows: torch.Tensor, first: int, packed: torch.Tensor, scales: torch.Tensor) -> None:
+def quantize_rows(
+    rows: torch.Tensor, first: int, packed: torch.Tensor, scales: torch.Tensor
+) -> None:
     """Put rows into a packed int8 weight: the largest of each row becomes 127 or -127.
 
     Args:

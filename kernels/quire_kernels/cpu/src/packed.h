@@ -32,7 +32,6 @@ constexpr int64_t kShare = 128 << 10;
 
 struct Span {  // of the inputs, in steps
   int64_t begin, end;
-  bool whole(int64_t steps) const { return begin == 0 && end == steps; }
 };
 
 // A tile's function adds rows [row, row + R) times blocks [block, block + C) over `span` to

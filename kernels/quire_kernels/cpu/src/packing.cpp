@@ -18,7 +18,15 @@ void pack(const T* from, int64_t row_stride, int64_t input_stride, int64_t first
   for (int64_t block = first_block; block <= last_block; ++block) {
     const int64_t begin = std::max(first, block * kBlock);
     const int64_t end = std::min(first + rows, (block + 1) * kBlock);
-    for (int64_t k = 0; k < inputs; k += kWidth) {  // inputs outermost: the packed side is in order
+    int64_t k = 0;  // inputs outermost: the packed side is in order
+    for (; input_stride == 1 && k + kWidth <= inputs; k += kWidth) {
+      T* to = packed + packed_at(begin, k, steps, kWidth);
+      const T* at = from + (begin - first) * row_stride + k;
+      for (int64_t n = begin; n < end; ++n, to += kWidth, at += row_stride) {
+        std::memcpy(to, at, kWidth * sizeof(T));
+      }
+    }
+    for (; k < inputs; k += kWidth) {
       const int64_t count = std::min<int64_t>(kWidth, inputs - k);
       T* to = packed + packed_at(begin, k, steps, kWidth);
       for (int64_t n = begin; n < end; ++n, to += kWidth) {
