@@ -63,13 +63,13 @@ def test_faces_with_equal_arguments_share_an_engine(folders: dict[str, Path]) ->
     folder = str(folders["llama"])
     first, second = LLM(folder, **OPTIONS), LLM(model=folder, **OPTIONS)
     third, other = AsyncLLM(folder, **OPTIONS), LLM(folder, **{**OPTIONS, "block_size": 8})
-    engine = first.engine
+    engine, others = first.engine, other.engine
     assert engine is second.engine is third.engine
-    assert other.engine is not engine
+    assert others is not engine
     first.close()
     first.close()
     other.close()
-    assert is_dead(other.engine)
+    assert is_dead(others)
     third.close()
     assert not is_dead(engine)
     assert texts(second)
@@ -80,6 +80,19 @@ def test_faces_with_equal_arguments_share_an_engine(folders: dict[str, Path]) ->
     with LLM(folder, **OPTIONS) as again:
         assert again.engine is not engine
         assert texts(again)
+
+
+def test_a_closed_face_is_closed_though_others_share_its_engine(folders: dict[str, Path]) -> None:
+    folder = str(folders["llama"])
+    with LLM(folder, **OPTIONS) as other:
+        first, second = LLM(folder, **OPTIONS), AsyncLLM(folder, **OPTIONS)
+        first.close()
+        with pytest.raises(EngineClosedError, match="this LLM was closed"):
+            first.generate("x")
+        second.close()
+        with pytest.raises(EngineClosedError, match="this AsyncLLM was closed"):
+            second.get_metrics()
+        assert texts(other)
 
 
 def test_an_engine_of_ones_own_is_not_closed_by_its_faces(folders: dict[str, Path]) -> None:

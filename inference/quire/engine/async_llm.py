@@ -40,7 +40,11 @@ class AsyncLLM:
         if model is not None:
             options["model"] = str(model)
         self._handle = EngineHandle(self, engine, options)
-        self.engine = self._handle.engine
+
+    @property
+    def engine(self) -> Engine:
+        """The engine behind this face; raises EngineClosedError after `close`."""
+        return self._handle.engine
 
     @classmethod
     def from_engine_args(cls, config: EngineConfig) -> AsyncLLM:

@@ -45,7 +45,11 @@ class LLM:
         if model is not None:
             options["model"] = str(model)
         self._handle = EngineHandle(self, engine, options)
-        self.engine = self._handle.engine
+
+    @property
+    def engine(self) -> Engine:
+        """The engine behind this face; raises EngineClosedError after `close`."""
+        return self._handle.engine
 
     # ------------------------------------------------------------------ whole answers
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from quire.config import EngineConfig
 from quire.engine.engine import Engine
-from quire.errors import EngineDeadError
+from quire.errors import EngineClosedError, EngineDeadError
 
 _lock = threading.Lock()  # guards the two tables
 _engines: dict[str, Engine] = {}
@@ -34,17 +34,26 @@ class EngineHandle:
     """
 
     def __init__(self, owner: object, engine: Engine | None, options: dict[str, Any]) -> None:
+        self._face = type(owner).__name__
         self._release: weakref.finalize[..., object] | None = None
+        self._engine: Engine | None = engine
         if engine is not None:
-            self.engine = engine
             return
         config = EngineConfig.from_options(**options)
         key = json.dumps(dataclasses.asdict(config), sort_keys=True, default=str)
-        self.engine = _acquire(key, config)
-        self._release = weakref.finalize(owner, _release, key, self.engine)
+        self._engine = _acquire(key, config)
+        self._release = weakref.finalize(owner, _release, key, self._engine)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine; raises EngineClosedError once it was let go of, whoever else still holds it."""
+        if self._engine is None:
+            raise EngineClosedError(f"this {self._face} was closed; make a new one")
+        return self._engine
 
     def release(self) -> None:
         """Let go of the engine; a second call does nothing."""
+        self._engine = None
         if self._release is not None:
             self._release()
             _settle(wait=True)
