@@ -139,14 +139,11 @@ class EngineLoop:
         for sequence_id in sequence_ids(state):
             if self.sequences.pop(sequence_id, None) is not None:
                 self.scheduler.finish(sequence_id, reason)
-        if error is None:
-            try:
-                state.end(reason, clock())
-            except Exception as fault:  # the last of its text could not be made
-                logger.exception("request %s failed", state.request_id)
-                error = f"{type(fault).__name__}: {fault}"
-        if error is not None:
-            state.fail(partial(RequestFailedError, error))
+        try:
+            state.end(reason, clock(), error)
+        except Exception as fault:  # not even that: the last of its text could not be made
+            logger.exception("request %s failed", state.request_id)
+            state.fail(partial(RequestFailedError, f"{type(fault).__name__}: {fault}"))
         self._forget(state)
 
     def _forget(self, state: RequestState) -> None:

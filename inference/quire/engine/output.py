@@ -60,7 +60,7 @@ class SequenceOutput:
     def finish(
         self, reason: FinishReason, stop_reason: int | str | None, error: str | None = None
     ) -> None:
-        if self._detokenizer.stop_string is None:
+        if self._detokenizer.stop_string is None and error is None:
             self._detokenizer.finish()
         self.finish_reason, self.stop_reason, self.error = reason, stop_reason, error
         self.changed = True
@@ -142,12 +142,12 @@ class RequestState:
             self._settle(now)
         return stop_string
 
-    def end(self, reason: FinishReason, now: float) -> None:
-        """End every sequence that still runs, as an abort does."""
+    def end(self, reason: FinishReason, now: float, error: str | None = None) -> None:
+        """End every sequence that still runs: aborted, or with reason ERROR because of `error`."""
         with self._lock:
             for sequence in self._sequences:
                 if sequence.finish_reason is None:
-                    sequence.finish(reason, None)
+                    sequence.finish(reason, None, error)
             self._settle(now)
 
     def fail(self, error: Callable[[], QuireError]) -> None:

@@ -53,7 +53,8 @@ def as_prompt_list(prompts: Any) -> list[Any]:
         return [prompts]
     if not _is_list(prompts):
         raise InvalidPromptError(
-            f"a prompt must be {ACCEPTED}; got {type(prompts).__name__}", param="prompt"
+            f"a prompt must be {ACCEPTED}; got {type(prompts).__name__}{_as_list(prompts)}",
+            param="prompt",
         )
     items = list(prompts)
     ids = any(isinstance(item, int) for item in items)
@@ -90,7 +91,8 @@ def parse_prompt(
         token_ids = list(content)
     else:
         raise InvalidPromptError(
-            f"a prompt must be {ACCEPTED}; got {type(content).__name__}", param="prompt"
+            f"a prompt must be {ACCEPTED}; got {type(content).__name__}{_as_list(content)}",
+            param="prompt",
         )
     if not token_ids:
         raise InvalidPromptError("the prompt is empty: pass at least one token", param="prompt")
@@ -121,7 +123,8 @@ def _unwrap(prompt: Any) -> tuple[Any, str | None]:
     if token_ids is not None:
         if not _is_list(token_ids):
             raise InvalidPromptError(
-                f"prompt_token_ids must be a list of ids, got {type(token_ids).__name__}",
+                f"prompt_token_ids must be a list of ids, got {type(token_ids).__name__}"
+                f"{_as_list(token_ids)}",
                 param="prompt.prompt_token_ids",
             )
         return token_ids, salt
@@ -152,7 +155,8 @@ def _check_ids(token_ids: Sequence[Any], vocab_size: int) -> None:
     for position, token_id in enumerate(token_ids):
         if isinstance(token_id, bool) or not isinstance(token_id, int):
             raise InvalidPromptError(
-                f"token ids must be integers, got {token_id!r} at position {position}",
+                f"token ids must be integers, got {token_id!r} at position {position}"
+                f"{_as_list(token_id)}",
                 param="prompt",
             )
         if not 0 <= token_id < vocab_size:
@@ -172,6 +176,11 @@ def _too_long(length: int, max_model_len: int) -> str:
         f"This model's maximum context length is {max_model_len} tokens. However, your prompt contains "
         f"{length} input tokens, {excess}. Please reduce the length of the prompt."
     )
+
+
+def _as_list(value: Any) -> str:
+    """What to do about an array or tensor, or an item of one; nothing for other values."""
+    return "; its .tolist() makes Python integers" if hasattr(value, "tolist") else ""
 
 
 def _is_list(value: Any) -> bool:
