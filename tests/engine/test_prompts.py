@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tiny_tokenizers
@@ -52,6 +53,7 @@ def test_forms() -> None:
     assert parse({"prompt": "the dog", "cache_salt": "s"}) == ParsedPrompt("the dog", ids, "s")
     assert parse(ids) == parse(tuple(ids)) == ParsedPrompt(None, ids)
     assert parse({"prompt_token_ids": ids}) == ParsedPrompt(None, ids)
+    assert parse({"prompt": "text of ids", "prompt_token_ids": [5]}).text == "text of ids"
     assert parse({"prompt": None, "prompt_token_ids": ids, "multi_modal_data": None}).text is None
     assert parse("the dog", add_special_tokens=False).token_ids == ids[1:]
 
@@ -77,6 +79,9 @@ def test_forms() -> None:
         ([1, -1], "token id -1 at position 1 is out of the vocabulary, which ends at 400"),
         ([401], "token id 401"),
         ([2**70], "out of the vocabulary"),
+        ([np.int64(3)], r"got .*3.* at position 0; its \.tolist\(\) makes Python integers"),
+        ({"prompt_token_ids": np.array([3])}, r"got ndarray; its \.tolist\(\) makes"),
+        (np.array([3]), r"got ndarray; its \.tolist\(\) makes"),
         (None, "must be text, a list of token ids"),
         (b"a", "must be text, a list of token ids"),
         ("a\ud83d", "half a surrogate pair at character 1"),

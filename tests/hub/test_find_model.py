@@ -57,6 +57,11 @@ def test_no_model_named_is_the_bundled_one():
     assert found.eos_token_ids
 
 
+def test_an_empty_name_is_not_the_bundled_one():
+    with pytest.raises(ModelNotFoundError, match="name is empty"):
+        find("")
+
+
 def test_the_bundled_folder_is_known_without_torch_and_transformers():
     code = (
         "import sys, quire, quire.models.registry; assert quire.bundled_model().is_dir(); "

@@ -33,7 +33,7 @@ class ParsedPrompt:
     """One prompt, ready for the engine.
 
     Args:
-        text: as given; None where ids were.
+        text: as given; None where ids were given alone.
         token_ids: at least one, each in the vocabulary, fewer than the context holds.
         cache_salt: prefix-cache blocks are shared only between prompts of the same salt.
     """
@@ -82,8 +82,7 @@ def parse_prompt(
         InvalidPromptError: empty, of a wrong type, or with an id outside the vocabulary.
         PromptTooLongError: no token of the context is left for the completion.
     """
-    content, cache_salt = _unwrap(prompt)
-    text = None
+    content, text, cache_salt = _unwrap(prompt)
     if isinstance(content, str):
         text = content
         token_ids = _tokenize(content, tokenizer, max_model_len, add_special_tokens)
@@ -103,10 +102,10 @@ def parse_prompt(
     return ParsedPrompt(text, token_ids, cache_salt)
 
 
-def _unwrap(prompt: Any) -> tuple[Any, str | None]:
-    """Text or ids of a prompt, and its cache salt."""
+def _unwrap(prompt: Any) -> tuple[Any, str | None, str | None]:
+    """Text or ids of a prompt, the text that ids are said to stand for, and the cache salt."""
     if not isinstance(prompt, Mapping):
-        return prompt, None
+        return prompt, None, None
     for key in prompt:
         if key in UNSUPPORTED and prompt[key] is not None:
             raise InvalidPromptError(
@@ -127,13 +126,13 @@ def _unwrap(prompt: Any) -> tuple[Any, str | None]:
                 f"{_as_list(token_ids)}",
                 param="prompt.prompt_token_ids",
             )
-        return token_ids, salt
+        return token_ids, text if isinstance(text, str) else None, salt
     if not isinstance(text, str):
         raise InvalidPromptError(
             "a prompt dict needs 'prompt' (text) or 'prompt_token_ids' (a list of ids)",
             param="prompt",
         )
-    return text, salt
+    return text, None, salt
 
 
 def _tokenize(

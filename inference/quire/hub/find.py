@@ -24,7 +24,7 @@ def find_model(config: EngineConfig) -> Checkpoint:
         ConfigError: `generation_config` names no folder with a generation_config.json, or a default in
             it cannot be.
     """
-    name = str(config.model) if config.model else str(bundled_model())
+    name = str(bundled_model()) if config.model is None else str(config.model)
     folder, commit = local_folder(name), None
     if folder is None:
         snapshot = find_snapshot(name, config)
@@ -47,6 +47,11 @@ def local_folder(name: str) -> Path | None:
     Raises:
         ModelNotFoundError: the name can only be a path, and no readable folder is there.
     """
+    if not name.strip():
+        raise ModelNotFoundError(
+            "the model's name is empty; give a folder or a hub name, or leave it out for the "
+            "bundled model"
+        )
     path = Path(name).expanduser()
     if path.is_dir():
         if not os.access(path, os.R_OK | os.X_OK):
