@@ -1,34 +1,64 @@
 """The operations that models call: each runs the best version that its tensors' device has.
 
 A faster version is a function of the same name and signature in a module named under its device in
-`FASTER`; a module may leave operations out, and those run as the reference. Nothing else changes
-when one is added.
+`FASTER`; a module may leave operations out, and those run as the reference. Where a module's function
+`unavailable` gives a reason, all run as the reference, and the reason is told once. Nothing else changes
+when a module is added.
+
+Environment:
+    QUIRE_KERNELS: "reference" to run the reference everywhere; default: "auto".
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import logging
+import os
 from collections.abc import Callable
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import ParamSpec, TypeVar, cast
 
 import torch
 
 from quire_kernels import reference
 
+logger = logging.getLogger(__name__)
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 # device type -> module with faster versions, e.g. "cuda": "quire_kernels.triton"
-FASTER: MappingProxyType[str, str] = MappingProxyType({})
+FASTER: MappingProxyType[str, str] = MappingProxyType({"cpu": "quire_kernels.cpu"})
 
 
 @functools.cache
 def find(name: str, device_type: str) -> Callable[..., object]:
     """The version of operation `name` that runs on devices of this type."""
-    module = importlib.import_module(FASTER[device_type]) if device_type in FASTER else reference
-    return cast(Callable[..., object], getattr(module, name, getattr(reference, name)))
+    return cast(
+        Callable[..., object], getattr(_faster(device_type), name, getattr(reference, name))
+    )
+
+
+@functools.cache
+def _faster(device_type: str) -> ModuleType | None:
+    """The module with faster versions for devices of this type, if it can be used here."""
+    wanted = os.environ.get("QUIRE_KERNELS") or "auto"
+    if wanted not in ("auto", "reference"):
+        raise ValueError(f"QUIRE_KERNELS={wanted!r}: it is 'auto' or 'reference'")
+    if wanted == "reference" or device_type not in FASTER:
+        return None
+    module = importlib.import_module(FASTER[device_type])
+    reason: str | None = module.unavailable()
+    if reason is None:
+        return module
+    logger.warning(
+        "no compiled kernels for this %s: %s. Plain torch runs instead, several times slower "
+        "(QUIRE_KERNELS=reference chooses that without this warning)",
+        device_type,
+        reason,
+    )
+    return None
 
 
 def _dispatched(operation: Callable[P, R]) -> Callable[P, R]:
@@ -47,6 +77,7 @@ paged_attention = _dispatched(reference.paged_attention)
 rms_norm = _dispatched(reference.rms_norm)
 add_rms_norm = _dispatched(reference.add_rms_norm)
 layer_norm = _dispatched(reference.layer_norm)
+rotary_and_write_kv = _dispatched(reference.rotary_and_write_kv)
 rotary_embedding = _dispatched(reference.rotary_embedding)
 silu_and_mul = _dispatched(reference.silu_and_mul)
 gelu_and_mul = _dispatched(reference.gelu_and_mul)

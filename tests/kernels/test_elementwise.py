@@ -1,4 +1,4 @@
-"""Norms, activations and rotary embedding against their formulas."""
+"""Norms, activations and rotary embedding against their formulas, in each implementation."""
 
 from __future__ import annotations
 
@@ -8,30 +8,33 @@ import math
 import pytest
 import torch
 
-from quire_kernels import dispatch as ops
-from quire_kernels import reference
+from kernel_implementations import IMPLEMENTATIONS
+from quire_kernels import cpu, dispatch, reference
+
+pytestmark = pytest.mark.parametrize("ops", IMPLEMENTATIONS)
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
-def test_rms_norm():
+def test_rms_norm(ops):
     x, weight = torch.randn(5, 8), torch.randn(8)
     expected = x / torch.sqrt((x * x).mean(-1, keepdim=True) + 1e-5) * weight
     torch.testing.assert_close(ops.rms_norm(x, weight, 1e-5), expected)
 
 
-def test_add_rms_norm_returns_the_norm_and_the_sum():
+def test_add_rms_norm_returns_the_norm_and_the_sum(ops):
     x, residual, weight = torch.randn(5, 8), torch.randn(5, 8), torch.randn(8)
     normed, total = ops.add_rms_norm(x, residual, weight, 1e-6)
     torch.testing.assert_close(total, x + residual)
     torch.testing.assert_close(normed, ops.rms_norm(x + residual, weight, 1e-6))
 
 
-def test_norms_are_taken_in_float32_and_returned_in_the_input_dtype():
+def test_norms_are_taken_in_float32_and_returned_in_the_input_dtype(ops):
     x = torch.full((1, 8), 300.0, dtype=torch.float16)  # its square overflows float16
     assert ops.rms_norm(x, torch.ones(8), 1e-6).tolist() == [[1.0] * 8]
     assert ops.layer_norm(x, torch.ones(8), torch.ones(8), 1e-6).dtype == torch.float16
 
 
-def test_layer_norm():
+def test_layer_norm(ops):
     x, weight, bias = torch.randn(5, 8), torch.randn(8), torch.randn(8)
     centred = x - x.mean(-1, keepdim=True)
     variance = (centred * centred).mean(-1, keepdim=True)
@@ -39,7 +42,7 @@ def test_layer_norm():
     torch.testing.assert_close(ops.layer_norm(x, weight, bias, 1e-5), expected)
 
 
-def test_gated_activations():
+def test_gated_activations(ops):
     x = torch.randn(5, 12)
     gate, up = x[:, :6], x[:, 6:]
     torch.testing.assert_close(ops.silu_and_mul(x), gate / (1 + torch.exp(-gate)) * up)
@@ -51,12 +54,23 @@ def test_gated_activations():
     )
 
 
+def heads(tokens, count, head_dim, dtype=torch.float32):
+    """Three parts of a merged projection: rows with gaps between them."""
+    return torch.randn(tokens, sum(count), head_dim).to(dtype).split(count, dim=1)
+
+
 @pytest.mark.parametrize("rotary_dim", [4, 8])
-def test_rotary_embedding_rotates_pairs_and_leaves_the_rest(rotary_dim):
-    query, key = torch.randn(3, 2, 8), torch.randn(3, 1, 8)
+def test_rotary_positions_turn_pairs_and_leave_the_rest(ops, rotary_dim):
+    query, key, value = heads(3, (2, 1, 1), 8)
     angles = torch.randn(3, rotary_dim // 2)
-    found = ops.rotary_embedding(query, key, torch.cat([angles.cos(), angles.sin()], dim=-1))
-    for before, after in zip((query, key), found, strict=True):
+    cos_sin = torch.cat([angles.cos(), angles.sin()], dim=-1)
+    kv_cache = torch.full((2, 3, 1, 4, 8), math.nan)
+    slots = torch.tensor([5, 0, 11])
+    turned_query = ops.rotary_and_write_kv(query, key, value, cos_sin, kv_cache, slots)
+    written = kv_cache.transpose(2, 3).flatten(1, 2)  # [2, slots, heads, head_dim]
+    assert torch.equal(written[1, slots], value)
+    assert written.isnan().sum() == written.numel() - key.numel() - value.numel()
+    for before, after in ((query, turned_query), (key, written[0, slots])):
         half = rotary_dim // 2
         pairs = torch.complex(before[..., :half], before[..., half:rotary_dim])
         turned = pairs * torch.polar(torch.ones_like(angles), angles)[:, None]
@@ -65,7 +79,82 @@ def test_rotary_embedding_rotates_pairs_and_leaves_the_rest(rotary_dim):
         assert torch.equal(after[..., rotary_dim:], before[..., rotary_dim:])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("block_size", [1, 4, 16])
+def test_keys_and_values_go_to_their_slots_and_nowhere_else(ops, dtype, block_size):
+    _, key, value = heads(7, (3, 2, 2), 20, dtype)
+    kv_cache = torch.full((2, 32 // block_size, 2, block_size, 20), math.nan, dtype=dtype)
+    slots = torch.randperm(32)[:7]
+    ops.write_kv(key, value, kv_cache, slots)
+    written = kv_cache.transpose(2, 3).flatten(1, 2)
+    assert torch.equal(written[0, slots], key) and torch.equal(written[1, slots], value)
+    assert written.isnan().sum() == 2 * (32 - 7) * 2 * 20
+
+
+@pytest.mark.parametrize(
+    "dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 1e-2), (torch.float16, 2e-3)]
+)
+@pytest.mark.parametrize("size", [1, 7, 16, 80, 130, 896])
+def test_every_width_and_dtype_equals_the_reference_in_float32(ops, dtype, tolerance, size):
+    def check(found, expected):
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.float(), expected, atol=tolerance, rtol=tolerance)
+
+    x = torch.randn(5, 2, size + 3).to(dtype)[
+        ..., :size
+    ]  # with gaps, as heads of a projection have
+    weight, bias = torch.randn(2, size).to(dtype)
+    x32, weight32, bias32 = x.float(), weight.float(), bias.float()
+    normed = reference.rms_norm(x32, weight32, 1e-5)
+    check(ops.rms_norm(x, weight, 1e-5), normed)
+    check(ops.rms_norm(x, weight32, 1e-5), normed)
+    check(ops.layer_norm(x, weight, bias, 1e-3), reference.layer_norm(x32, weight32, bias32, 1e-3))
+    residual = torch.randn(5, 2, size).to(dtype)
+    found, total = ops.add_rms_norm(x, residual, weight, 1e-5)
+    assert torch.equal(total, x + residual)
+    check(found, reference.rms_norm(total.float(), weight32, 1e-5))
+    gate_up = (4 * torch.randn(5, 2 * size)).to(dtype)
+    check(ops.silu_and_mul(gate_up), reference.silu_and_mul(gate_up.float()))
+    for kind in ("none", "tanh"):
+        check(ops.gelu_and_mul(gate_up, kind), reference.gelu_and_mul(gate_up.float(), kind))
+
+
+def test_activations_of_extreme_numbers(ops):
+    gate = torch.tensor([-1e4, -90.0, -0.0, 90.0, 1e4, math.nan])
+    gate_up = torch.cat([gate, torch.ones(6)])
+    for found in (ops.silu_and_mul(gate_up[None])[0], ops.gelu_and_mul(gate_up[None])[0]):
+        torch.testing.assert_close(
+            found, torch.tensor([0, 0, 0, 90.0, 1e4, math.nan]), equal_nan=True
+        )
+
+
+@pytest.mark.parametrize("rows", [1, 2, 8, 33, 64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_gets_the_same_bits_in_any_company(ops, rows, dtype):
+    if ops is reference:
+        pytest.skip("torch promises nothing of the kind")
+    x, residual, weight = torch.randn(64, 896), torch.randn(64, 896), torch.randn(896)
+    x, residual, weight = x.to(dtype), residual.to(dtype), weight.to(dtype)
+    part = slice(64 - rows, None)
+    for operation in (
+        lambda part: ops.rms_norm(x[part], weight, 1e-6),
+        lambda part: ops.add_rms_norm(x[part], residual[part], weight, 1e-6)[0],
+        lambda part: ops.layer_norm(x[part], weight, weight, 1e-6),
+        lambda part: ops.silu_and_mul(x[part]),
+        lambda part: ops.gelu_and_mul(x[part]),
+    ):
+        assert torch.equal(operation(part), operation(slice(None))[part])
+
+
 @pytest.mark.parametrize("name", reference.__all__)
-def test_dispatch_has_every_reference_operation_under_the_same_signature(name):
-    assert inspect.signature(getattr(ops, name)) == inspect.signature(getattr(reference, name))
-    assert ops.find(name, "cpu") is getattr(reference, name)
+def test_every_implementation_has_the_reference_s_signature(ops, name):
+    expected = inspect.signature(getattr(reference, name))
+    assert inspect.signature(getattr(dispatch, name)) == expected
+    if hasattr(ops, name):
+        assert inspect.signature(getattr(ops, name)) == expected
+
+
+@pytest.mark.parametrize("name", sorted(set(cpu.__all__) - {"unavailable"}))
+def test_dispatch_finds_the_compiled_operations(ops, name):
+    assert dispatch.find(name, "cpu") is getattr(cpu, name)
+    assert dispatch.find(name, "meta") is getattr(reference, name)

@@ -33,9 +33,13 @@ class Attention(nn.Module):
         value: torch.Tensor,  # [tokens, kv_heads, head_dim]
         kv_cache: torch.Tensor,  # [2, blocks, kv_heads, block_size, head_dim]
         meta: AttentionMetadata,
+        cos_sin: torch.Tensor | None = None,  # [tokens, rotary_dim]; None: no rotary positions
     ) -> torch.Tensor:
         """[tokens, heads * head_dim]."""
-        ops.write_kv(key, value, kv_cache, meta.slots)
+        if cos_sin is None:
+            ops.write_kv(key, value, kv_cache, meta.slots)
+        else:
+            query = ops.rotary_and_write_kv(query, key, value, cos_sin, kv_cache, meta.slots)
         attended = ops.paged_attention(
             query, kv_cache, meta, scale=self.scale, window=self.window, softcap=self.softcap
         )

@@ -52,8 +52,7 @@ class Gemma2Attention(nn.Module):
         self, x: torch.Tensor, cos_sin: torch.Tensor, kv: torch.Tensor, meta: AttentionMetadata
     ) -> torch.Tensor:
         query, key, value = self.qkv_proj.heads_of(x)  # [tokens, heads, head_dim]
-        query, key = ops.rotary_embedding(query, key, cos_sin)
-        return self.o_proj(self.attention(query, key, value, kv, meta))
+        return self.o_proj(self.attention(query, key, value, kv, meta, cos_sin))
 
 
 class Gemma2Layer(nn.Module):

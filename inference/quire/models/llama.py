@@ -16,7 +16,6 @@ from quire.layers.norm import RMSNorm
 from quire.layers.rope import RotaryEmbedding
 from quire.models.base import CausalLM
 from quire.models.spec import ModelSpec
-from quire_kernels import dispatch as ops
 from quire_kernels.metadata import AttentionMetadata
 
 
@@ -36,8 +35,7 @@ class LlamaAttention(nn.Module):
         self, x: torch.Tensor, cos_sin: torch.Tensor, kv: torch.Tensor, meta: AttentionMetadata
     ) -> torch.Tensor:
         query, key, value = self.qkv_proj.heads_of(x)  # [tokens, heads, head_dim]
-        query, key = ops.rotary_embedding(query, key, cos_sin)
-        return self.o_proj(self.attention(query, key, value, kv, meta))
+        return self.o_proj(self.attention(query, key, value, kv, meta, cos_sin))
 
 
 class LlamaLayer(nn.Module):

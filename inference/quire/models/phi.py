@@ -17,7 +17,6 @@ from quire.layers.norm import LayerNorm
 from quire.layers.rope import RotaryEmbedding
 from quire.models.base import CausalLM
 from quire.models.spec import ModelSpec
-from quire_kernels import dispatch as ops
 from quire_kernels.metadata import AttentionMetadata
 
 
@@ -39,8 +38,7 @@ class PhiAttention(nn.Module):
     ) -> torch.Tensor:
         query, key, value = self.qkv_proj.heads_of(x)  # [tokens, heads, head_dim]
         query, key = self.q_layernorm(query), self.k_layernorm(key)
-        query, key = ops.rotary_embedding(query, key, cos_sin)
-        return self.dense(self.attention(query, key, value, kv, meta))
+        return self.dense(self.attention(query, key, value, kv, meta, cos_sin))
 
 
 class PhiMLP(nn.Module):

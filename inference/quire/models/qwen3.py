@@ -12,7 +12,6 @@ from quire.layers.linear import Linear, QKVLinear
 from quire.layers.norm import RMSNorm
 from quire.models.llama import LlamaForCausalLM
 from quire.models.spec import ModelSpec, windows_of_types
-from quire_kernels import dispatch as ops
 from quire_kernels.metadata import AttentionMetadata
 
 
@@ -33,8 +32,8 @@ class Qwen3Attention(nn.Module):
         self, x: torch.Tensor, cos_sin: torch.Tensor, kv: torch.Tensor, meta: AttentionMetadata
     ) -> torch.Tensor:
         query, key, value = self.qkv_proj.heads_of(x)  # [tokens, heads, head_dim]
-        query, key = ops.rotary_embedding(self.q_norm(query), self.k_norm(key), cos_sin)
-        return self.o_proj(self.attention(query, key, value, kv, meta))
+        query, key = self.q_norm(query), self.k_norm(key)
+        return self.o_proj(self.attention(query, key, value, kv, meta, cos_sin))
 
 
 class Qwen3ForCausalLM(LlamaForCausalLM):

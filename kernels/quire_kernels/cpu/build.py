@@ -36,7 +36,7 @@ PREBUILT = Path(__file__).parent / "prebuilt"
 
 FLAGS = (
     "-O3", "-std=c++17", "-fPIC", "-fopenmp",
-    "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
+    "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-maybe-uninitialized",
 )  # fmt: skip
 NATIVE = ("-mcpu=native",) if platform.machine() in ("aarch64", "arm64") else ("-march=native",)
 

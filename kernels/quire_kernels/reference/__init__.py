@@ -14,7 +14,7 @@ from quire_kernels.reference.linear import (
     quantize_rows,
 )
 from quire_kernels.reference.norm import add_rms_norm, layer_norm, rms_norm
-from quire_kernels.reference.rotary import rotary_embedding
+from quire_kernels.reference.rotary import rotary_and_write_kv, rotary_embedding
 
 __all__ = [
     "add_rms_norm",
@@ -28,6 +28,7 @@ __all__ = [
     "paged_attention",
     "quantize_rows",
     "rms_norm",
+    "rotary_and_write_kv",
     "rotary_embedding",
     "silu_and_mul",
     "write_kv",

@@ -4,6 +4,31 @@ from __future__ import annotations
 
 import torch
 
+from quire_kernels.reference.attention import write_kv
+
+
+def rotary_and_write_kv(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cos_sin: torch.Tensor,
+    kv_cache: torch.Tensor,
+    slots: torch.Tensor,
+) -> torch.Tensor:
+    """`rotary_embedding`, then `write_kv` of the rotated keys; returns the rotated queries.
+
+    Args:
+        query: [tokens, heads, head_dim].
+        key: [tokens, kv_heads, head_dim].
+        value: the same.
+        cos_sin: float32, [tokens, r]; see `rotary_embedding`.
+        kv_cache: [2, blocks, kv_heads, block_size, head_dim]; written in place.
+        slots: int64, [tokens], `block_id * block_size + offset`.
+    """
+    query, key = rotary_embedding(query, key, cos_sin)
+    write_kv(key, value, kv_cache, slots)
+    return query
+
 
 def rotary_embedding(
     query: torch.Tensor, key: torch.Tensor, cos_sin: torch.Tensor

@@ -104,4 +104,108 @@ inline void store(void* to, V v) {
 inline Floats splat(float x) { return x - Floats{}; }  // a sum with 0 would not keep -0
 inline Ints splat(int32_t x) { return Ints{} + x; }
 
+// The dtypes as types, for code that is made once for each.
+struct bfloat16 {
+  uint16_t bits;
+};
+struct float16 {
+  uint16_t bits;
+};
+
+typedef uint16_t Halves __attribute__((vector_size(kLanes * 2)));
+
+inline Floats widen(const float* from) { return load<Floats>(from); }
+inline Floats widen(const bfloat16* from) {
+  return (Floats)(__builtin_convertvector(load<Halves>(from), Words) << 16);
+}
+inline void narrow(Floats x, float* to) { store(to, x); }
+inline void narrow(Floats x, bfloat16* to) {
+  const Words word = (Words)x;
+  const Words rounded = (word + 0x7fff + (word >> 16 & 1)) >> 16;
+  const Words quiet = word >> 16 | 0x40;
+  store(to, __builtin_convertvector((Ints)(word & 0x7fffffff) > 0x7f800000 ? quiet : rounded, Halves));
+}
+#if defined(__AVX512F__)
+inline Floats widen(const float16* from) { return (Floats)_mm512_cvtph_ps(load<__m256i>(from)); }
+inline void narrow(Floats x, float16* to) { store(to, _mm512_cvtps_ph((__m512)x, 0)); }
+#elif defined(__AVX2__) && defined(__F16C__)
+inline Floats widen(const float16* from) { return (Floats)_mm256_cvtph_ps(load<__m128i>(from)); }
+inline void narrow(Floats x, float16* to) { store(to, _mm256_cvtps_ph((__m256)x, 0)); }
+#else
+inline Floats widen(const float16* from) {
+  Floats x;
+  for (int i = 0; i < kLanes; ++i) x[i] = from_float16(from[i].bits);
+  return x;
+}
+inline void narrow(Floats x, float16* to) {
+  for (int i = 0; i < kLanes; ++i) to[i].bits = to_float16(x[i]);
+}
+#endif
+
+// The first `count` lanes; the rest are zero.
+template <class T>
+inline Floats widen(const T* from, int64_t count) {
+  if (count >= kLanes) return widen(from);
+  T some[kLanes] = {};
+  std::memcpy(some, from, count * sizeof(T));
+  return widen(some);
+}
+template <class T>
+inline void narrow(Floats x, T* to, int64_t count) {
+  if (count >= kLanes) return narrow(x, to);
+  T some[kLanes];
+  narrow(x, some);
+  std::memcpy(to, some, count * sizeof(T));
+}
+
+// Runs `body(T{})` with the type of a kind.
+template <class Body>
+inline void with_type(int kind, const Body& body) {
+  if (kind == kBfloat16) {
+    body(bfloat16{});
+  } else if (kind == kFloat16) {
+    body(float16{});
+  } else {
+    body(float{});
+  }
+}
+
+// Sums and maxima over the lanes, halves first.
+inline float sum_of(Floats x) {
+  float lanes[kLanes];
+  store(lanes, x);
+  for (int half = kLanes / 2; half; half /= 2) {
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  }
+  return lanes[0];
+}
+inline float max_of(Floats x) {
+  float lanes[kLanes];
+  store(lanes, x);
+  for (int half = kLanes / 2; half; half /= 2) {
+    for (int i = 0; i < half; ++i) lanes[i] = lanes[i + half] > lanes[i] ? lanes[i + half] : lanes[i];
+  }
+  return lanes[0];
+}
+
+// e^x within 2 units in the last place (the polynomial of Cephes' expf); 0 below -87.3, about 1e38 above 88.
+// NaN stays NaN, and e^0 is 1 exactly.
+inline Floats exp_of(Floats x) {
+  const Floats held = x > splat(88.0f) ? splat(88.0f) : x;
+  const Floats shifted = held * splat(1.44269504f) + splat(12582912.0f);  // rounds to an integer
+  const Floats n = shifted - splat(12582912.0f);
+  const Floats r = held - n * splat(0.693359375f) + n * splat(2.12194440e-4f);
+  Floats p = splat(1.9875691500e-4f);
+  p = p * r + splat(1.3981999507e-3f);
+  p = p * r + splat(8.3334519073e-3f);
+  p = p * r + splat(4.1665795894e-2f);
+  p = p * r + splat(1.6666665459e-1f);
+  p = p * r + splat(5.0000001201e-1f);
+  p = p * (r * r) + (r + splat(1.0f));
+  const Floats scaled = (Floats)((Ints)p + (((Ints)shifted - 0x4b400000) << 23));
+  const Floats kept = x < splat(-87.3f) ? Floats{} : scaled;
+  return x == x ? kept : x;
+}
+inline float exp_of(float x) { return exp_of(splat(x))[0]; }
+
 }  // namespace quire

@@ -1,0 +1,48 @@
+"""The operations for CPUs: C++ over OpenMP and SIMD, called with addresses and sizes alone."""
+
+from quire_kernels.cpu.attention import paged_attention
+from quire_kernels.cpu.build import KernelsUnavailable, library
+from quire_kernels.cpu.elementwise import (
+    add_rms_norm,
+    gelu_and_mul,
+    layer_norm,
+    rms_norm,
+    rotary_and_write_kv,
+    silu_and_mul,
+    write_kv,
+)
+from quire_kernels.cpu.linear import (
+    int8_embedding,
+    int8_linear,
+    pack_rows,
+    packed_embedding,
+    packed_linear,
+    quantize_rows,
+)
+
+__all__ = [
+    "add_rms_norm",
+    "gelu_and_mul",
+    "int8_embedding",
+    "int8_linear",
+    "layer_norm",
+    "pack_rows",
+    "packed_embedding",
+    "packed_linear",
+    "paged_attention",
+    "quantize_rows",
+    "rms_norm",
+    "rotary_and_write_kv",
+    "silu_and_mul",
+    "unavailable",
+    "write_kv",
+]
+
+
+def unavailable() -> str | None:
+    """Why these operations cannot run here; None: they can. The first call may compile them."""
+    try:
+        library()
+    except KernelsUnavailable as error:
+        return str(error)
+    return None
