@@ -1,7 +1,8 @@
 """Beam search over an engine: every beam is a request for one more token and its log-probabilities.
 
 The prefix cache holds the beams' common past, so that each request computes a few tokens only. The
-search itself is the textbook's: keep the `beam_width` best unfinished beams, set finished ones aside.
+search itself is that of transformers and fairseq: keep the `beam_width` best unfinished beams, set a
+finished one aside if it is among the `beam_width` best continuations of its step.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ class _Search:
     beams: list[_Beam]
     finished: list[BeamSearchSequence] = field(default_factory=list)
 
+    def has_room(self, max_model_len: int) -> bool:
+        """Whether there are beams that can grow."""
+        length = len(self.prompt.token_ids)
+        return any(length + len(beam.generated) < max_model_len for beam in self.beams)
+
 
 def beam_search(
     engine: Engine, prompts: list[ParsedPrompt], params: BeamSearchParams
@@ -48,10 +54,12 @@ def beam_search(
     searches = [_Search(prompt, [_Beam([], 0.0)]) for prompt in prompts]
     ends = frozenset() if params.ignore_eos else engine.eos_token_ids
     for _ in range(params.max_tokens):
-        running = [search for search in searches if search.beams]
+        running = [search for search in searches if search.has_room(engine.max_model_len)]
         if not running:
             break
-        following = _next_logprobs(engine, running, 2 * params.beam_width)
+        # So many that `beam_width` are left when every beam could end in every way.
+        count = max(2, 1 + len(ends)) * params.beam_width
+        following = _next_logprobs(engine, running, count)
         for search, candidates in zip(running, following, strict=True):
             _advance(engine, search, candidates, params, ends)
     return [BeamSearchOutput(_best(engine, search, params)) for search in searches]
@@ -107,15 +115,14 @@ def _advance(
         for token_id, entry in entries.items()
     ]
     grown.sort(key=lambda beam: beam.cum_logprob, reverse=True)
-    full = engine.max_model_len - len(search.prompt.token_ids)
     search.beams = []
-    for beam in grown[: 2 * params.beam_width]:
-        if beam.generated[-1] in ends:
-            search.finished.append(_sequence(engine, search, beam, params, "stop"))
-        elif len(beam.generated) >= full:
-            search.finished.append(_sequence(engine, search, beam, params, "length"))
-        elif len(search.beams) < params.beam_width:
+    for rank, beam in enumerate(grown):
+        if beam.generated[-1] not in ends:
             search.beams.append(beam)
+        elif rank < params.beam_width:
+            search.finished.append(_sequence(engine, search, beam, params, "stop"))
+        if len(search.beams) == params.beam_width:
+            break
 
 
 def _best(engine: Engine, search: _Search, params: BeamSearchParams) -> list[BeamSearchSequence]:
