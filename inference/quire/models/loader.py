@@ -142,7 +142,7 @@ def fill_randomly(model: nn.Module, seed: int) -> None:
         else:
             values = torch.full(shape, 0.0 if name.endswith("bias") else 1.0)
         if isinstance(parameter, Weight):
-            parameter.put(None, values.t() if parameter.transposed else values)
+            parameter.put_part(None, values.t() if parameter.transposed else values)
         else:
             parameter.data.copy_(values)
 
@@ -211,8 +211,8 @@ def _copy(
             "quantized weights need their quantization_config"
         )
     if before is None:
-        weight.put(part, item.tensor)
-    elif not weight.holds(part, item.tensor):
+        weight.put_part(part, item.tensor)
+    elif not weight.holds_part(part, item.tensor):
         # Tied weights may stand in a file under both names, but must then be the same.
         raise WeightsError(
             f"tensors {before[0]} in {before[1]} and {item.name} in {item.file} differ, but are one "

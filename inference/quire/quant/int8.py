@@ -35,11 +35,11 @@ class Int8Weight(Weight):
         twin.model_dtype = dtype
         return twin
 
-    def put(self, part: str | None, tensor: torch.Tensor) -> None:
+    def put_part(self, part: str | None, tensor: torch.Tensor) -> None:
         for first, rows in self._chunks(part, tensor, self.model_dtype):
             ops.quantize_rows(rows, first, self.data, self.scales)
 
-    def holds(self, part: str | None, tensor: torch.Tensor) -> bool:
+    def holds_part(self, part: str | None, tensor: torch.Tensor) -> bool:
         data, scales = self.data.clone(), self.scales.clone()
         for first, rows in self._chunks(part, tensor, self.model_dtype):
             ops.quantize_rows(rows, first, data, scales)

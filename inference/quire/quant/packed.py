@@ -20,11 +20,11 @@ class PackedWeight(Weight):
         data = empty_packed(rows, columns, dtype, device)
         return PackedWeight(data, self.parts, self.transposed, self.full_shape)
 
-    def put(self, part: str | None, tensor: torch.Tensor) -> None:
+    def put_part(self, part: str | None, tensor: torch.Tensor) -> None:
         for first, rows in self._chunks(part, tensor, self.dtype):
             ops.pack_rows(self.data, rows, first)
 
-    def holds(self, part: str | None, tensor: torch.Tensor) -> bool:
+    def holds_part(self, part: str | None, tensor: torch.Tensor) -> bool:
         source = tensor.t() if self.transposed else tensor
         return torch.equal(self.plain()[self._rows(part)], source.to(self.data))
 

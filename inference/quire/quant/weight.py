@@ -39,7 +39,7 @@ class Weight(nn.Parameter):
         return weight
 
     def made_on(self, device: torch.device, dtype: torch.dtype) -> Weight:
-        """A twin with memory of its own, to be filled by `put`; computes in `dtype`."""
+        """A twin with memory of its own, to be filled by `put_part`; computes in `dtype`."""
         data = torch.empty(self.full_shape, dtype=dtype, device=device)
         return Weight(data, self.parts, self.transposed)
 
@@ -49,13 +49,13 @@ class Weight(nn.Parameter):
         shape = torch.Size([len(rows), *self.full_shape[1:]])
         return torch.Size(reversed(shape)) if self.transposed else shape
 
-    def put(self, part: str | None, tensor: torch.Tensor) -> None:
+    def put_part(self, part: str | None, tensor: torch.Tensor) -> None:
         """Take over a checkpoint's tensor, of `stored_shape(part)`: one part, or the whole."""
         source = tensor.t() if self.transposed else tensor
         self.data[self._rows(part)].copy_(source)
 
-    def holds(self, part: str | None, tensor: torch.Tensor) -> bool:
-        """Whether `put` would change nothing."""
+    def holds_part(self, part: str | None, tensor: torch.Tensor) -> bool:
+        """Whether `put_part` would change nothing."""
         source = tensor.t() if self.transposed else tensor
         return torch.equal(self.data[self._rows(part)], source.to(self.data))
 

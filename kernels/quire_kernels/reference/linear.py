@@ -132,13 +132,13 @@ def int8_linear(
     in_features, out_features = x.shape[-1], scales.shape[0]
     padding = (0, -in_features % GROUP)
     weight = F.pad(unpack(packed, out_features, in_features).float() - 128, padding)
-    groups = F.pad(x.float(), padding).unflatten(-1, (-1, GROUP))
+    groups = F.pad(x.float(), padding).view(*x.shape[:-1], -1, GROUP)
     largest = groups.abs().amax(-1, keepdim=True)
     rounded, step = _rounded(groups, largest), largest / 127
     total = torch.zeros(*x.shape[:-1], out_features, device=x.device)
-    for index, part in enumerate(weight.split(GROUP, dim=1)):
+    for index in range(groups.shape[-2]):
         # Below 2^24, float32 holds integers and their sums exactly.
-        exact = rounded[..., index, :] @ part.T
+        exact = rounded[..., index, :] @ weight[:, index * GROUP : (index + 1) * GROUP].T
         # As by fused multiply and add: rounded once.
         total = (total.double() + exact.double() * step[..., index, :].double()).float()
     total = total * scales
