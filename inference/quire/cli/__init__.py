@@ -25,6 +25,7 @@ COMMANDS = {
     "generate": "complete one or more prompts",
     "chat": "talk with a model in the terminal",
     "models": "list what can be run, and what the local cache holds",
+    "build-kernels": "compile the CPU's operations now, not at the first use",
     "version": "print the versions of quire and what it stands on",
 }
 
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None, *, make_llm: MakeLLM | None = None) 
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         name = _command(arguments)
-        command = importlib.import_module(f"quire.cli.{name}")
+        command = importlib.import_module(f"quire.cli.{name.replace('-', '_')}")
         command.run(arguments[1:], make_llm or _make_llm)
         sys.stdout.flush()
     except SystemExit as exit:  # argparse after --help or a wrong flag
@@ -82,7 +83,7 @@ def _command(arguments: list[str]) -> str:
         epilog="\n".join(
             [
                 "commands:",
-                *(f"  {name:<10} {text}" for name, text in COMMANDS.items()),
+                *(f"  {name:<13} {text}" for name, text in COMMANDS.items()),
                 "",
                 EXAMPLES,
             ]

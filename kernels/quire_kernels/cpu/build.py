@@ -2,7 +2,7 @@
 
 A library that came with the package for an instruction set that this CPU has is taken first, then one
 compiled before for this very CPU, and else the system's compiler makes one, in seconds. It knows nothing
-of the operations inside.
+of the operations inside, and it needs torch only to load the library.
 
 The sources use OpenMP but are not linked to a runtime of their own: what is missing is found in the one
 that torch has loaded, because two of them in a process would each keep a thread on every core.
@@ -28,8 +28,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-
-import torch
 
 SOURCES = Path(__file__).parent / "src"
 PREBUILT = Path(__file__).parent / "prebuilt"
@@ -197,6 +195,8 @@ def _lock(path: Path) -> Iterator[None]:
 
 def _share_openmp() -> None:
     """Let the library find the OpenMP runtime that torch has loaded."""
+    import torch  # loads its runtime; the rest of this module must do without torch, to make wheels
+
     assert torch.get_num_threads() > 0
     if not sys.platform.startswith("linux"):
         return
