@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 from typing import Any
 
 import pytest
@@ -44,3 +46,22 @@ def test_names_that_are_not_here_say_what_to_write(name: str) -> None:
     assert name not in {field.name for field in dataclasses.fields(SamplingParams)}
     with pytest.raises(UnknownParamError, match=f"'{name}' is not a sampling parameter: "):
         SamplingParams(**{name: 1})
+
+
+def test_a_misspelt_field_cannot_be_assigned() -> None:
+    params = SamplingParams()
+    with pytest.raises(UnknownParamError, match="did you mean 'temperature'"):
+        params.temprature = 0.5  # type: ignore[attr-defined]
+
+
+def test_fields_are_set_at_construction_and_by_assignment() -> None:
+    params = SamplingParams(top_k=0)
+    params.temperature = 1.0  # its default, and still the caller's word
+    for one in (params, params.clone(), copy.deepcopy(params), pickle.loads(pickle.dumps(params))):
+        assert one == params
+        assert one.fields_set() == {"top_k", "temperature"}
+        filled = one.with_defaults({"temperature": 0.6, "top_k": 5, "top_p": 0.9})
+        assert (filled.temperature, filled.top_k, filled.top_p) == (1.0, 0, 0.9)
+    copied = copy.copy(params)
+    copied.min_p = 0.5
+    assert "min_p" not in params.fields_set()

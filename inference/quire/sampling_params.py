@@ -151,6 +151,13 @@ class SamplingParams:
         if self.logit_bias:
             self.logit_bias = _checked_bias(self.logit_bias)
         self.validate()
+        self.__dict__["_made"] = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        refuse_unknown(name, _FIELDS)
+        if "_made" in self.__dict__:
+            self.__dict__["_given"] |= {name}
+        super().__setattr__(name, value)
 
     @property
     def greedy(self) -> bool:
@@ -162,8 +169,8 @@ class SamplingParams:
 
     def fields_set(self) -> frozenset[str]:
         """Names of the fields that the caller set, at construction or by assignment since."""
-        changed = {name for name, default in _FIELDS.items() if getattr(self, name) != default}
-        return frozenset(self.__dict__["_given"] | changed)
+        given: frozenset[str] = self.__dict__["_given"]
+        return given
 
     def with_defaults(self, defaults: Mapping[str, Any]) -> SamplingParams:
         """A copy in which fields that the caller did not set take `defaults` (our field names)."""
