@@ -60,8 +60,12 @@ class SequenceOutput:
     def finish(
         self, reason: FinishReason, stop_reason: int | str | None, error: str | None = None
     ) -> None:
-        if self._detokenizer.stop_string is None and error is None:
-            self._detokenizer.finish()
+        if self._detokenizer.stop_string is None:
+            try:
+                self._detokenizer.finish()
+            except Exception:  # what is left of a text that failed already is not to be had
+                if error is None:
+                    raise
         self.finish_reason, self.stop_reason, self.error = reason, stop_reason, error
         self.changed = True
 
