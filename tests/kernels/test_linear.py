@@ -10,7 +10,15 @@ import pytest
 import torch
 
 from quire_kernels import reference
-from quire_kernels.reference.linear import BLOCK, GROUP, empty_packed, packed_shape, unpack
+from quire_kernels.reference.linear import (
+    BLOCK,
+    GROUP,
+    empty_packed,
+    empty_scales,
+    packed_shape,
+    unpack,
+    unpack_scales,
+)
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 # [outputs, inputs]: whole blocks, odd everything, several units, a span that is cut
@@ -42,7 +50,7 @@ def pack(ops: ModuleType, weight: torch.Tensor) -> torch.Tensor:
 
 def quantize(ops: ModuleType, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     packed = empty_packed(*weight.shape, torch.uint8, weight.device)
-    scales = torch.empty(len(weight))
+    scales = empty_scales(*weight.shape, weight.device)
     ops.quantize_rows(weight, 0, packed, scales)
     return packed, scales
 
@@ -66,7 +74,10 @@ def test_rows_are_packed_in_parts_and_transposed(ops, dtype):
     ops.pack_rows(packed, weight.t().contiguous().t()[:7], 0)
     ops.pack_rows(packed, weight[7:150], 7)
     assert torch.equal(packed, pack(reference, weight))
-    halves, scales = empty_packed(200, 35, torch.uint8, weight.device), torch.empty(200)
+    halves, scales = (
+        empty_packed(200, 35, torch.uint8, weight.device),
+        empty_scales(200, 35, weight.device),
+    )
     ops.quantize_rows(weight.t().contiguous().t()[100:], 100, halves, scales)
     ops.quantize_rows(weight[:100], 0, halves, scales)
     for ours, theirs in zip((halves, scales), quantize(reference, weight), strict=True):
@@ -100,8 +111,8 @@ def test_outer_dimensions_and_strides(ops):
     torch.testing.assert_close(found, x @ weight.T)
     assert ops.packed_linear(x[:0], pack(ops, weight), 40).shape == (0, 5, 40)
     quantized = quantize(ops, weight)
-    assert ops.int8_linear(x, *quantized).shape == (3, 5, 40)
-    assert ops.int8_linear(x[:0], *quantized).shape == (0, 5, 40)
+    assert ops.int8_linear(x, *quantized, 40).shape == (3, 5, 40)
+    assert ops.int8_linear(x[:0], *quantized, 40).shape == (0, 5, 40)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -116,11 +127,11 @@ def test_a_rows_bits_do_not_depend_on_its_company(ops, dtype, threads):
             x = random(2, 150, inputs, dtype=dtype)
             packed, quantized = pack(ops, weight), quantize(ops, weight)
             whole = ops.packed_linear(x, packed, outputs, bias)
-            whole8 = ops.int8_linear(x, *quantized, bias)
+            whole8 = ops.int8_linear(x, *quantized, outputs, bias)
             for rows in COMPANY:
                 some = x[-rows:]
                 assert torch.equal(ops.packed_linear(some, packed, outputs, bias), whole[-rows:])
-                assert torch.equal(ops.int8_linear(some, *quantized, bias), whole8[-rows:])
+                assert torch.equal(ops.int8_linear(some, *quantized, outputs, bias), whole8[-rows:])
     finally:
         torch.set_num_threads(before)
 
@@ -139,28 +150,30 @@ def test_int8_equals_its_reference(ops, dtype, shape):
     assert torch.equal(scales, expected_scales)
     # Without fused multiplication and addition, a tie may be rounded the other way.
     assert (packed.int() - expected_packed.int()).abs().max() <= 1
-    found = ops.int8_linear(x, expected_packed, scales, bias, torch.float32)
-    expected = reference.int8_linear(x, expected_packed, scales, bias, torch.float32)
+    found = ops.int8_linear(x, expected_packed, scales, outputs, bias, torch.float32)
+    expected = reference.int8_linear(x, expected_packed, scales, outputs, bias, torch.float32)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max()))
-    assert ops.int8_linear(x, packed, scales, bias).dtype == dtype
+    assert ops.int8_linear(x, packed, scales, outputs, bias).dtype == dtype
 
 
 def test_int8_is_exact_where_integers_are(ops):
     """Integers up to 127 with a 127 in every group and every row: nothing is rounded."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randint(-127, 128, (70, 301), generator=generator).float()
-    weight[:, 5] = 127
+    weight[:, ::GROUP] = 127
     x = torch.randint(-127, 128, (9, 301), generator=generator).float()
     x[:, ::GROUP] = -127
     packed, scales = quantize(ops, weight)
-    assert torch.equal(scales, torch.ones(70))
-    assert torch.equal(ops.int8_linear(x, packed, scales), (x.double() @ weight.double().T).float())
+    assert torch.equal(unpack_scales(scales, 70), torch.ones(70, 3))
+    assert torch.equal(
+        ops.int8_linear(x, packed, scales, 70), (x.double() @ weight.double().T).float()
+    )
 
 
 def test_int8_is_near_what_it_stands_for(ops):
     weight, x = random(0, 300, 896), random(1, 20, 896)
     x[:, 3] *= 100  # costs its group alone
-    found = ops.int8_linear(x, *quantize(ops, weight)).double()
+    found = ops.int8_linear(x, *quantize(ops, weight), 300).double()
     exact = x.double() @ weight.double().T
     assert torch.cosine_similarity(found, exact).min() > 0.9995
 
@@ -170,7 +183,7 @@ def test_int8_hides_no_bad_numbers(ops):
     for bad in (torch.inf, -torch.inf, torch.nan):
         x = random(1, 2, 300)
         x[1, 200] = bad
-        found = ops.int8_linear(x, *quantize(ops, weight))
+        found = ops.int8_linear(x, *quantize(ops, weight), 20)
         assert found[0].isfinite().all() and not found[1].isfinite().any()
 
 
@@ -180,9 +193,9 @@ def test_embedding(ops, dtype):
     ids = torch.tensor([0, 99, 15, 16, 17, 99])
     packed, quantized = pack(ops, table), quantize(ops, table)
     assert torch.equal(ops.packed_embedding(ids, packed, 100, 33), table[ids])
-    found = ops.int8_embedding(ids, *quantized, 33, dtype)
+    found = ops.int8_embedding(ids, *quantized, 100, 33, dtype)
     assert found.dtype == dtype
-    assert torch.equal(found, reference.int8_embedding(ids, *quantized, 33, dtype))
+    assert torch.equal(found, reference.int8_embedding(ids, *quantized, 100, 33, dtype))
     steps = table.float().abs().amax(1)[ids, None] / 127
     assert (
         (found.float() - table[ids].float()).abs() <= 0.51 * steps + 0.01 * table[ids].abs()
@@ -191,4 +204,4 @@ def test_embedding(ops, dtype):
         with pytest.raises(IndexError):
             ops.packed_embedding(torch.tensor([3, wrong]), packed, 100, 33)
         with pytest.raises(IndexError):
-            ops.int8_embedding(torch.tensor([3, wrong]), *quantized, 33, dtype)
+            ops.int8_embedding(torch.tensor([3, wrong]), *quantized, 100, 33, dtype)

@@ -1,4 +1,4 @@
-"""Int8 weights made at load, one scale for each output; activations are quantized as they come.
+"""Int8 weights made at load, and activations quantized as they come; a scale for each 128 inputs of each.
 
 What it costs in accuracy is measured in tests/quant/test_int8.py and told in docs/performance.md.
 """
@@ -12,14 +12,14 @@ from torch import nn
 
 from quire.quant.weight import Weight, row_slices
 from quire_kernels import dispatch as ops
-from quire_kernels.reference.linear import empty_packed, unpack
+from quire_kernels.reference.linear import empty_packed, empty_scales
 
 
 class Int8Weight(Weight):
-    """A matrix held as integers with 128 added, packed, and a scale for each row.
+    """A matrix held as integers with 128 added, packed, with their scales.
 
     Attributes:
-        scales: float32, [out], what one of a row's integers stands for.
+        scales: what one of the integers stands for, group by group.
         model_dtype: of what the matrix is made from, and of activations.
     """
 
@@ -31,7 +31,7 @@ class Int8Weight(Weight):
         data = empty_packed(rows, columns, torch.uint8, device)
         twin = Int8Weight(data, self.parts, self.transposed, self.full_shape)
         assert isinstance(twin, Int8Weight)
-        twin.scales = torch.empty(rows, device=device)
+        twin.scales = empty_scales(rows, columns, device)
         twin.model_dtype = dtype
         return twin
 
@@ -46,8 +46,12 @@ class Int8Weight(Weight):
         return torch.equal(data, self.data) and torch.equal(scales, self.scales)
 
     def plain(self) -> torch.Tensor:
-        integers = unpack(self.data, *self.full_shape).float() - 128
-        return (integers * self.scales[:, None]).to(self.model_dtype)
+        return self.rows(torch.arange(self.full_shape[0], device=self.device))
+
+    def rows(self, ids: torch.Tensor) -> torch.Tensor:
+        """Rows in the model's dtype: int64 [tokens] -> [tokens, in]."""
+        rows, columns = self.full_shape
+        return ops.int8_embedding(ids, self.data, self.scales, rows, columns, self.model_dtype)
 
 
 class Int8:
@@ -70,12 +74,10 @@ class Int8:
         """See `LinearMethod.apply`."""
         weight = layer.weight
         assert isinstance(weight, Int8Weight)
-        return ops.int8_linear(x, weight.data, weight.scales, bias, out_dtype)
+        return ops.int8_linear(x, weight.data, weight.scales, weight.full_shape[0], bias, out_dtype)
 
     def embed(self, layer: nn.Module, ids: torch.Tensor) -> torch.Tensor:
         """See `LinearMethod.embed`."""
         weight = layer.weight
         assert isinstance(weight, Int8Weight)
-        return ops.int8_embedding(
-            ids, weight.data, weight.scales, weight.full_shape[1], weight.model_dtype
-        )
+        return weight.rows(ids)

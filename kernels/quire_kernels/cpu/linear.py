@@ -92,6 +92,7 @@ def int8_linear(
     x: torch.Tensor,
     packed: torch.Tensor,
     scales: torch.Tensor,
+    out_features: int,
     bias: torch.Tensor | None = None,
     out_dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
@@ -100,7 +101,6 @@ def int8_linear(
     dtype = x.dtype
     assert packed.dtype == torch.uint8 and (bias is None or bias.dtype == dtype)
     *outer, in_features = x.shape
-    out_features = scales.shape[0]
     out = torch.empty(*outer, out_features, dtype=out_dtype or dtype)
     _functions().int8_linear(
         _KINDS[dtype],
@@ -178,6 +178,7 @@ def int8_embedding(
     ids: torch.Tensor,
     packed: torch.Tensor,
     scales: torch.Tensor,
+    num_rows: int,
     hidden_size: int,
     dtype: torch.dtype,
 ) -> torch.Tensor:
@@ -189,12 +190,12 @@ def int8_embedding(
         _KINDS[dtype],
         ids.data_ptr(),
         ids.numel(),
-        scales.shape[0],
+        num_rows,
         packed.data_ptr(),
         scales.data_ptr(),
         out.data_ptr(),
         hidden_size,
     )
     if wrong >= 0:
-        raise IndexError(f"id {ids.flatten()[wrong]} is no row of a table of {len(scales)}")
+        raise IndexError(f"id {ids.flatten()[wrong]} is no row of a table of {num_rows}")
     return out

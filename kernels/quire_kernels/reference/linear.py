@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 BLOCK = 16
-GROUP = 128  # inputs that share one scale of int8 activations
+GROUP = 128  # inputs that share a scale, in int8
 _WIDTHS = {torch.bfloat16: 2, torch.float16: 1, torch.float32: 1, torch.uint8: 4}
 
 
@@ -91,27 +91,41 @@ def packed_embedding(
     return F.embedding(ids, unpack(packed, num_rows, hidden_size))
 
 
+def empty_scales(out_features: int, in_features: int, device: torch.device) -> torch.Tensor:
+    """Scales of an int8 weight, all zero: float32, [blocks, groups, 16]."""
+    blocks, groups = -(-out_features // BLOCK), -(-in_features // GROUP)
+    return torch.zeros(blocks, groups, BLOCK, device=device)
+
+
+def unpack_scales(scales: torch.Tensor, out_features: int) -> torch.Tensor:
+    """[out_features, groups]."""
+    return scales.transpose(1, 2).reshape(-1, scales.shape[1])[:out_features]
+
+
 def quantize_rows(
     rows: torch.Tensor, first: int, packed: torch.Tensor, scales: torch.Tensor
 ) -> None:
-    """Put rows into a packed int8 weight: the largest of each row becomes 127 or -127.
+    """Put rows into a packed int8 weight: the largest of each group of inputs becomes 127 or -127.
 
     Args:
         rows: [n, in_features], any float dtype and strides.
         first: place of the first row.
         packed: uint8; written.
-        scales: float32, [out_features], what one of a row's integers stands for; written.
+        scales: as `empty_scales` makes them, what one of a group's integers stands for; written.
     """
-    rows = rows.float()
-    largest = rows.abs().amax(1)
-    pack_rows(packed, (_rounded(rows, largest[:, None]) + 128).to(torch.uint8), first)
-    scales[first : first + len(rows)] = largest / 127
+    groups = _groups(rows)
+    largest = groups.abs().amax(-1, keepdim=True)
+    integers = _rounded(groups, largest).flatten(1)[:, : rows.shape[1]]
+    pack_rows(packed, (integers + 128).to(torch.uint8), first)
+    index = torch.arange(first, first + len(rows), device=scales.device)
+    scales[index // BLOCK, :, index % BLOCK] = largest[..., 0] / 127
 
 
 def int8_linear(
     x: torch.Tensor,
     packed: torch.Tensor,
     scales: torch.Tensor,
+    out_features: int,
     bias: torch.Tensor | None = None,
     out_dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
@@ -122,26 +136,26 @@ def int8_linear(
     Args:
         x: [..., in_features], any float dtype.
         packed: uint8, as `quantize_rows` leaves it.
-        scales: float32, [out_features].
+        scales: likewise.
+        out_features: rows of the weight.
         bias: [out_features], of x's dtype.
         out_dtype: of the result; default: x's.
 
     Returns:
         [..., out_features].
     """
-    in_features, out_features = x.shape[-1], scales.shape[0]
-    padding = (0, -in_features % GROUP)
-    weight = F.pad(unpack(packed, out_features, in_features).float() - 128, padding)
-    groups = F.pad(x.float(), padding).view(*x.shape[:-1], -1, GROUP)
+    weight = _groups(unpack(packed, out_features, x.shape[-1]).float() - 128)
+    weight_scales = unpack_scales(scales, out_features)
+    groups = _groups(x)
     largest = groups.abs().amax(-1, keepdim=True)
-    rounded, step = _rounded(groups, largest), largest / 127
+    rounded, steps = _rounded(groups, largest), largest / 127
     total = torch.zeros(*x.shape[:-1], out_features, device=x.device)
     for index in range(groups.shape[-2]):
         # Below 2^24, float32 holds integers and their sums exactly.
-        exact = rounded[..., index, :] @ weight[:, index * GROUP : (index + 1) * GROUP].T
+        exact = rounded[..., index, :] @ weight[:, index].T
+        scale = steps[..., index, :] * weight_scales[:, index]
         # As by fused multiply and add: rounded once.
-        total = (total.double() + exact.double() * step[..., index, :].double()).float()
-    total = total * scales
+        total = (total.double() + exact.double() * scale.double()).float()
     if bias is not None:
         total = total + bias.float()
     return total.to(out_dtype or x.dtype)
@@ -151,6 +165,7 @@ def int8_embedding(
     ids: torch.Tensor,
     packed: torch.Tensor,
     scales: torch.Tensor,
+    num_rows: int,
     hidden_size: int,
     dtype: torch.dtype,
 ) -> torch.Tensor:
@@ -159,9 +174,15 @@ def int8_embedding(
     Raises:
         IndexError: an id that is no row.
     """
-    table = unpack(packed, scales.shape[0], hidden_size)
-    rows = F.embedding(ids, table).float() - 128
-    return (rows * scales[ids, None]).to(dtype)
+    rows = F.embedding(ids, unpack(packed, num_rows, hidden_size)).float() - 128
+    row_scales = F.embedding(ids, unpack_scales(scales, num_rows))
+    return (_groups(rows) * row_scales[..., None]).flatten(-2)[..., :hidden_size].to(dtype)
+
+
+def _groups(x: torch.Tensor) -> torch.Tensor:
+    """[..., n] -> float32 [..., groups, GROUP], filled up with zeros."""
+    padded = F.pad(x.float(), (0, -x.shape[-1] % GROUP))
+    return padded.view(*x.shape[:-1], padded.shape[-1] // GROUP, GROUP)
 
 
 def _rounded(x: torch.Tensor, largest: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
-// Linear layers over int8 weights: one scale for each output, and activations quantized as they come, one
-// scale for each group of 128 inputs of a row, so that one large value costs the precision of its group
-// alone. Weights are packed as [N/16][K/4][16][4] and stored with 128 added, since the instruction for
+// Linear layers over int8 weights, with activations quantized as they come: one scale for each group of 128
+// inputs of an output's weights and of a row of activations, so that one large value costs the precision of
+// its group alone. Weights are packed as [N/16][K/4][16][4] and stored with 128 added, since the instruction for
 // sums of four products wants one unsigned factor; 128 times the sum of a group's activations is taken
 // off where a group's sum begins. Sums within a group are of integers, and exact.
 #include "packed.h"
@@ -8,9 +8,7 @@
 namespace quire {
 namespace {
 
-constexpr int kGroup = 128;          // inputs that share an activation scale
 constexpr int kGroupSteps = kGroup / 4;
-constexpr int kOffset = 128;         // of stored weights
 
 #if defined(__AVX512VNNI__)
 inline Ints dot(Ints sum, Ints weights, Ints inputs) {
@@ -48,6 +46,7 @@ struct Int8Dot {
   const float* scales;     // [rows][groups]
   const int32_t* offsets;  // [rows][groups]: what the weights' 128 adds to a group's sums, negated
   const char* weights;
+  const float* weight_scales;  // [N/16][groups][16]
   int64_t num_steps, groups;
 
   int64_t steps() const { return num_steps; }
@@ -91,12 +90,18 @@ struct Int8Dot {
         w += kBlock * 4;
         x += 4;
       }
+      const float* weight_scales = p.weight_scales + (block * p.groups + begin / kGroupSteps) * kBlock;
+      Floats scales[C * kParts];
+      UNROLL for (int i = 0; i < C * kParts; ++i) {
+        const int64_t at = i / kParts * p.groups * kBlock + i % kParts * kLanes;
+        scales[i] = load<Floats>(weight_scales + at);
+      }
       UNROLL for (int r = 0; r < R; ++r) {
         const Floats scale = splat(p.scales[group + r * p.groups]);
         UNROLL for (int i = 0; i < C * kParts; ++i) {
           float* at = sums + r * C * kBlock + i * kLanes;
           const Floats sum = __builtin_convertvector(acc[r][i / kParts][i % kParts], Floats);
-          store(at, load<Floats>(at) + sum * scale);
+          store(at, load<Floats>(at) + sum * (scales[i] * scale));
         }
       }
     }
@@ -140,8 +145,8 @@ void quantize_row(Kind kind, const void* x, int64_t row, int64_t inputs, int64_t
 }  // namespace
 }  // namespace quire
 
-// out[rows][columns] = x[rows][inputs] . weights * scales + bias. x and bias (or null) are of `kind`, `out`
-// of `out_kind` (see quire_packed_linear); scales[columns].
+// out[rows][columns] = x[rows][inputs] . weights + bias. x and bias (or null) are of `kind`, `out` of
+// `out_kind` (see quire_packed_linear); scales of the weights: [columns / 16][groups][16].
 extern "C" void quire_int8_linear(int kind_, const void* x, int64_t rows, const void* weights,
                                   const float* scales, const void* bias, int out_kind, void* out,
                                   int64_t inputs, int64_t columns, int threads) {
@@ -164,8 +169,8 @@ extern "C" void quire_int8_linear(int kind_, const void* x, int64_t rows, const 
     quantize_row(kind, x, r, inputs, groups, wide.data(), to + r * groups * kGroup,
                  to_scales + r * groups, to_offsets + r * groups);
   }
-  const Int8Dot product{to, to_scales, to_offsets, static_cast<const char*>(weights), (inputs + 3) / 4,
-                        groups};
-  const Finish finish{scales, kind, bias, static_cast<Kind>(out_kind), static_cast<char*>(out), columns};
+  const Int8Dot product{to, to_scales, to_offsets, static_cast<const char*>(weights), scales,
+                        (inputs + 3) / 4, groups};
+  const Finish finish{kind, bias, static_cast<Kind>(out_kind), static_cast<char*>(out), columns};
   multiply(product, rows, columns, threads, finish);
 }

@@ -188,7 +188,7 @@ extern "C" void quire_packed_linear(int kind_, const void* x, int64_t rows, cons
                                     int64_t columns, int threads) {
   using namespace quire;
   const Kind kind = static_cast<Kind>(kind_);
-  const Finish finish{nullptr, kind, bias, static_cast<Kind>(out_kind), static_cast<char*>(out), columns};
+  const Finish finish{kind, bias, static_cast<Kind>(out_kind), static_cast<char*>(out), columns};
   if (kind == kBfloat16) {
 #if defined(__AVX512BF16__)
     run<Bfloat16Dot, uint16_t, 2>(kind, x, rows, weights, inputs, threads, finish);

@@ -11,6 +11,8 @@
 namespace quire {
 
 constexpr int kBlock = 16;  // columns of a block
+constexpr int kGroup = 128;  // inputs that share a scale, in int8
+constexpr int kOffset = 128;  // of int8 weights, which are stored unsigned
 constexpr int kParts = kBlock / kLanes;  // registers for one row of a block
 
 // Rows of a tile, and blocks of a unit for that many rows: as many sums as there are registers, and at
@@ -117,9 +119,8 @@ void multiply(const P& product, int64_t rows, int64_t columns, int threads, cons
   }
 }
 
-// Multiplies finished sums by their column's scale, adds the bias and writes them in the output's dtype.
+// Adds the bias to finished sums and writes them in the output's dtype.
 struct Finish {
-  const float* scales;  // or null: 1
   Kind kind;        // of the bias
   const void* bias;  // or null
   Kind out_kind;
@@ -132,9 +133,6 @@ struct Finish {
     const int64_t size = out_kind == kFloat32 ? 4 : 2;
     for (int64_t r = 0; r < rows; ++r) {
       float* values = sums + r * width;
-      if (scales) {
-        for (int64_t i = 0; i < count; ++i) values[i] *= scales[first + i];
-      }
       if (bias) {
         for (int64_t i = 0; i < count; ++i) values[i] += read(kind, bias, first + i);
       }

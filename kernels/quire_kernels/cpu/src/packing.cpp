@@ -68,26 +68,40 @@ extern "C" void quire_pack(int kind, const void* from, int64_t row_stride, int64
   }
 }
 
-// The same for int8: quantizes rows of `kind`, one scale each.
+// The same for int8: quantizes rows of `kind`, with a scale for each group.
 extern "C" void quire_pack_int8(int kind_, const void* from, int64_t row_stride, int64_t input_stride,
                                 int64_t first, int64_t rows, int64_t inputs, uint8_t* packed,
                                 float* scales, int threads) {
   using namespace quire;
   const Kind kind = static_cast<Kind>(kind_);
-  const int64_t steps = (inputs + 3) / 4;
+  const int64_t steps = (inputs + 3) / 4, groups = (inputs + kGroup - 1) / kGroup;
 #pragma omp parallel for num_threads(threads) if (rows * inputs > 1 << 16)
   for (int64_t r = 0; r < rows; ++r) {
-    float largest = 0;
-    for (int64_t k = 0; k < inputs; ++k) {
-      largest = std::max(largest, std::fabs(read(kind, from, r * row_stride + k * input_stride)));
+    const int64_t n = first + r;
+    for (int64_t g = 0; g < groups; ++g) {
+      const int64_t begin = g * kGroup, count = std::min<int64_t>(kGroup, inputs - begin);
+      float values[kGroup] = {};
+      if (input_stride == 1) {
+        widen(kind, from, r * row_stride + begin, count, values);
+      } else {
+        for (int64_t i = 0; i < count; ++i) {
+          values[i] = read(kind, from, r * row_stride + (begin + i) * input_stride);
+        }
+      }
+      float largest = 0;
+      for (int64_t i = 0; i < kGroup; ++i) largest = std::max(largest, std::fabs(values[i]));
+      const float factor = largest > 0 ? 127.0f / largest : 0.0f;
+      uint8_t bytes[kGroup];
+      for (int64_t i = 0; i < kGroup; ++i) {
+        const float rounded = values[i] * factor + 12582912.0f - 12582912.0f;
+        bytes[i] = static_cast<uint8_t>(static_cast<int>(rounded) + kOffset);
+      }
+      uint8_t* to = packed + packed_at(n, begin, steps, 4);
+      for (int64_t i = 0; i < count; i += 4, to += kBlock * 4) {
+        std::memcpy(to, bytes + i, std::min<int64_t>(4, count - i));
+      }
+      scales[(n / kBlock * groups + g) * kBlock + n % kBlock] = largest / 127.0f;
     }
-    const float factor = largest > 0 ? 127.0f / largest : 0.0f;
-    for (int64_t k = 0; k < inputs; ++k) {
-      const float value = read(kind, from, r * row_stride + k * input_stride);
-      const float rounded = value * factor + 12582912.0f - 12582912.0f;
-      packed[packed_at(first + r, k, steps, 4)] = static_cast<uint8_t>(static_cast<int>(rounded) + 128);
-    }
-    scales[first + r] = largest / 127.0f;
   }
 }
 
@@ -118,12 +132,14 @@ extern "C" int64_t quire_int8_embedding(int kind, const int64_t* ids, int64_t co
                                         const uint8_t* packed, const float* scales, void* out,
                                         int64_t inputs) {
   using namespace quire;
-  const int64_t steps = (inputs + 3) / 4;
+  const int64_t steps = (inputs + 3) / 4, groups = (inputs + kGroup - 1) / kGroup;
   for (int64_t i = 0; i < count; ++i) {
-    if (ids[i] < 0 || ids[i] >= rows) return i;
+    const int64_t n = ids[i];
+    if (n < 0 || n >= rows) return i;
     for (int64_t k = 0; k < inputs; ++k) {
-      const int value = packed[packed_at(ids[i], k, steps, 4)] - 128;
-      write(static_cast<Kind>(kind), out, i * inputs + k, static_cast<float>(value) * scales[ids[i]]);
+      const int value = packed[packed_at(n, k, steps, 4)] - kOffset;
+      const float scale = scales[(n / kBlock * groups + k / kGroup) * kBlock + n % kBlock];
+      write(static_cast<Kind>(kind), out, i * inputs + k, static_cast<float>(value) * scale);
     }
   }
   return -1;
