@@ -14,10 +14,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from quire.config import EngineConfig
+    from quire.config import AsyncEngineArgs, EngineArgs, EngineConfig
     from quire.engine.async_llm import AsyncLLM
     from quire.engine.engine import Engine
     from quire.engine.llm import LLM
+    from quire.engine.prompts import TextPrompt, TokensPrompt
     from quire.errors import QuireError
     from quire.hub import bundled_model
     from quire.outputs import CompletionOutput, Logprob, RequestOutput
@@ -30,6 +31,10 @@ _EXPORTS = {
     "AsyncLLM": "quire.engine.async_llm",
     "Engine": "quire.engine.engine",
     "EngineConfig": "quire.config",
+    "EngineArgs": "quire.config",
+    "AsyncEngineArgs": "quire.config",
+    "TextPrompt": "quire.engine.prompts",
+    "TokensPrompt": "quire.engine.prompts",
     "SamplingParams": "quire.sampling_params",
     "BeamSearchParams": "quire.sampling_params",
     "RequestOutputKind": "quire.sampling_params",
@@ -42,16 +47,20 @@ _EXPORTS = {
 
 __all__ = [
     "LLM",
+    "AsyncEngineArgs",
     "AsyncLLM",
     "BeamSearchParams",
     "CompletionOutput",
     "Engine",
+    "EngineArgs",
     "EngineConfig",
     "Logprob",
     "QuireError",
     "RequestOutput",
     "RequestOutputKind",
     "SamplingParams",
+    "TextPrompt",
+    "TokensPrompt",
     "bundled_model",
 ]
 

@@ -258,3 +258,6 @@ class SchedulerConfig:
     max_num_batched_tokens: int
     max_model_len: int
     policy: str = "fcfs"
+
+
+EngineArgs = AsyncEngineArgs = EngineConfig  # vLLM's names

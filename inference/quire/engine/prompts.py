@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
+
+from typing_extensions import NotRequired
 
 from quire.errors import InvalidPromptError, PromptTooLongError, suggest
 from quire.tokenizer import Tokenizer
@@ -26,6 +28,21 @@ UNSUPPORTED = {
     "encoder_prompt": "this release runs decoder-only models",
     "decoder_prompt": "this release runs decoder-only models",
 }
+
+
+class TextPrompt(TypedDict):
+    """A prompt as text."""
+
+    prompt: str
+    cache_salt: NotRequired[str]
+
+
+class TokensPrompt(TypedDict):
+    """A prompt as token ids; `prompt` is the text they stand for, where it is to be seen in outputs."""
+
+    prompt_token_ids: list[int]
+    prompt: NotRequired[str]
+    cache_salt: NotRequired[str]
 
 
 @dataclass(frozen=True, slots=True)
