@@ -46,8 +46,9 @@ from a grammar. The prose is synthetic too: fluent for a sentence or two, withou
 ## What it can do
 
 Exact match, to the letter, of the greedy output in float32, on items held out from training: their
-seeds and their names never occur there, and a third of their phrasings (of the facts, all) are kept
-back as well. Figures from `evaluation.json`, made by `tools/bundled_model/evaluate.py`.
+seeds, their invented names and their pairs of real names never occur there. Of phrasings with five
+or more variants one is kept back as well; the evaluation uses it for a third of the items, and for
+all of the facts. Figures from `evaluation.json`, made by `tools/bundled_model/evaluate.py`.
 
 | task | items | exact | asked for |
 | --- | --- | --- | --- |

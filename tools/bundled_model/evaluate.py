@@ -103,7 +103,7 @@ class Greedy:
     def __init__(self, folder: Path) -> None:
         self.tok = AutoTokenizer.from_pretrained(folder)
         self.tok.padding_side = "left"
-        self.model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        self.model: Any = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
     @torch.no_grad()
     def complete(self, prompts: list[str], limit: int = 200, size: int = 48) -> list[str]:

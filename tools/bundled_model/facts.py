@@ -307,13 +307,13 @@ def unknown(world: World) -> tuple[str, str]:
 def exchange(world: World) -> tuple[str, str]:
     """Any closed-book question with its answer."""
     kind = world.number(0, 99)
-    if kind < 50:
+    if kind < 35:
         q, a = capital(world)
-    elif kind < 65:
+    elif kind < 47:
         q, a = definition(world)
-    elif kind < 75:
+    elif kind < 70:
         q, a = arithmetic(world)
-    elif kind < 80:
+    elif kind < 74:
         q, a = unknown(world)
     else:
         asks, a = world.pick(TALK)

@@ -51,11 +51,11 @@ class Mixed:
 
     def share(self, procs: int) -> None:
         """Put the state and a gradient for each process into memory that all of them see."""
-        for tensors in (self.master, self.speed, self.flat, self.first, self.second):
-            for t in tensors:
-                t.share_memory_()
         params = [p for g in self.groups for p in g] + self.rest
-        self.slots = [torch.zeros(procs, *p.shape).share_memory_() for p in params]
+        self.slots = [torch.zeros(procs, *p.shape) for p in params]
+        state = (self.master, self.speed, self.flat, self.first, self.second, self.slots)
+        for t in (t for tensors in state for t in tensors):
+            t.share_memory_()  # type: ignore[no-untyped-call]
 
     def hand_in(self, rank: int) -> None:
         """Lay this process's gradients where the others can read them."""

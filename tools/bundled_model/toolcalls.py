@@ -107,7 +107,7 @@ def toolbox(world: World, count: int) -> list[Tool]:
     share = world.pick((0.0, 0.3, 0.7))
     while len(out) < count:
         tool = curated(world) if world.chance(share) else invented(world)
-        clash = tool.topic == "calculate" and SUMS & set(out)
+        clash = tool.topic == "calculate" and bool(SUMS & set(out))
         clash = clash or ("calculate" in out and tool.topic in SUMS)
         if tool.topic not in out and tool.name not in names and not clash:
             out[tool.topic] = tool

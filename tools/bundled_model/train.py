@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.multiprocessing as mp
+from torch import Tensor
 from tqdm import tqdm
 
 import batches
@@ -130,8 +131,10 @@ class Shared:
 
     def __init__(self, run: Run, procs: int) -> None:
         self.barrier = mp.get_context("fork").Barrier(procs)
-        self.clock = torch.tensor([run.spent, 0.0]).double().share_memory_()
-        self.loss = torch.zeros(procs).share_memory_()
+        self.clock: Tensor = torch.zeros(1).double()
+        self.loss: Tensor = torch.zeros(procs)
+        for t in (self.clock, self.loss):
+            t.share_memory_()  # type: ignore[no-untyped-call]
         self.procs = procs
         if run.device == "cpu":
             run.model.share_memory()

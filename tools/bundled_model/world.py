@@ -1,7 +1,8 @@
 """Random people, places, things and numbers, parted into a training and a held-out side.
 
-Every name falls on one side by a checksum of its letters, so no name of the evaluation can
-ever stand in training, whatever the seed.
+Every invented name, and every pair of a real first and family name, falls on one side by a
+checksum of its letters, so none of the evaluation's can ever stand in training, whatever the
+seed. Real words by themselves stand in training: a token never shown there is never learned.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TypeVar
 
 import words
 from capitals import CAPITALS
+from pieces import PIECES
 
 T = TypeVar("T")
 ARTICLE = re.compile(r"\b([Aa]) (?=[aeiou])")
@@ -62,14 +64,13 @@ class World:
         return items[-1] if self.held and self.chance(0.3) else self.pick(items[:-1])
 
     def named(self, items: Sequence[str]) -> str:
-        """A real name of this side."""
-        while True:
-            item = self.pick(items)
-            if is_held_out(item) == self.held:
-                return item
+        """A real name, which may stand on both sides."""
+        return self.pick(items)
 
     def made_up(self, syllables: int = 0) -> str:
         """An invented name of this side, two or three syllables long."""
+        if not self.held and self.chance(0.15):
+            return self.wild()
         while True:
             n = syllables or self.pick((2, 2, 2, 3))
             parts = [self.pick(words.ONSETS) + self.pick(words.VOWELS) for _ in range(n)]
@@ -77,23 +78,50 @@ class World:
             if is_held_out(name) == self.held:
                 return name
 
+    def wild(self) -> str:
+        """Any word of the vocabulary, two run together or random letters, as a name.
+
+        Only in training: a token that never is an answer there can never be copied later.
+        """
+        while True:
+            kind = self.number(0, 3)
+            if kind == 0:
+                letters = "abcdefghijklmnopqrstuvwxyz"
+                name = "".join(self.pick(letters) for _ in range(self.number(2, 6)))
+            elif kind == 1:
+                name = self.pick(PIECES) + self.pick(PIECES)
+            else:
+                name = self.pick(PIECES)
+            if not is_held_out(name.capitalize()):
+                return name.capitalize()
+
     def _mixed(self, real: Sequence[str], share: float = 0.45) -> str:
-        return self.made_up() if self.chance(share) else self.named(real)
+        return self.made_up() if self.held or self.chance(share) else self.named(real)
 
     def first(self) -> str:
-        """A first name, real or invented."""
+        """A first name, real or invented; in the evaluation invented."""
         return self._mixed(words.FIRST)
 
     def last(self) -> str:
-        """A family name, real or invented."""
+        """A family name, real or invented; in the evaluation invented."""
         return self._mixed(words.LAST)
 
     def person(self) -> str:
-        """A full name, at times a first name alone."""
-        return self.first() if self.chance(0.25) else f"{self.first()} {self.last()}"
+        """A full name, at times a first name alone; real ones are held out as a pair."""
+        if self.chance(0.25):
+            return self.first()
+        if self.chance(0.35):
+            while True:
+                name = f"{self.pick(words.FIRST)} {self.pick(words.LAST)}"
+                if is_held_out(name) == self.held:
+                    return name
+        if self.held or self.chance(0.5):
+            return f"{self.made_up()} {self.made_up()}"
+        pair = [self.made_up(), self.named(words.FIRST if self.chance(0.5) else words.LAST)]
+        return " ".join(pair if pair[1] in words.LAST else pair[::-1])
 
     def place(self) -> str:
-        """A town, real or invented."""
+        """A town, real or invented; in the evaluation invented."""
         return self._mixed(words.PLACES if self.chance(0.6) else list(CAPITALS.values()), 0.4)
 
     def country(self) -> str:
@@ -132,7 +160,7 @@ class World:
         kind = self.number(0, 5)
         topic = self.pick(words.TOPICS)
         if kind == 0:
-            return topic
+            return topic if self.held or self.chance(0.4) else self.pick(PIECES)
         if kind == 1:
             return f"{self.pick(words.ADJECTIVES)} {topic}"
         if kind == 2:
