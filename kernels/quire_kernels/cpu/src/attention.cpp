@@ -65,10 +65,12 @@ struct Single {
   static Words row(const T* row, int64_t from, int64_t end, bool valid) {
     return valid ? (Words)widen(row + from, end - from) : Words{};
   }
+  static Words whole_row(const T* row, int64_t from) { return (Words)widen(row + from); }
   // Steps of values: one key each.
   static Words values(const T* const* rows, int64_t from, int64_t end, int valid) {
     return row(rows[0], from, end, valid > 0);
   }
+  static Words whole_values(const T* const* rows, int64_t from) { return (Words)widen(rows[0] + from); }
   static void weights(Floats x, uint32_t* to) { store(to, x); }
 };
 
@@ -84,12 +86,17 @@ struct Pairs {
     const int64_t count = valid ? std::min<int64_t>(end - from, 32) : 0;
     return (Words)_mm512_maskz_loadu_epi16(static_cast<__mmask32>((uint64_t{1} << count) - 1), row + from);
   }
+  static Words whole_row(const bfloat16* row, int64_t from) { return load<Words>(row + from); }
   static Words values(const bfloat16* const* rows, int64_t from, int64_t end, int valid) {
     const unsigned mask = (1u << std::min<int64_t>(end - from, 16)) - 1;
     const auto words = [&](int i) {
       const __mmask16 kept = static_cast<__mmask16>(valid > i ? mask : 0);
       return (Words)_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(kept, rows[i] + from));
     };
+    return words(0) | words(1) << 16;
+  }
+  static Words whole_values(const bfloat16* const* rows, int64_t from) {
+    const auto words = [&](int i) { return (Words)_mm512_cvtepu16_epi32(load<__m256i>(rows[i] + from)); };
     return words(0) | words(1) << 16;
   }
   static void weights(Floats x, uint32_t* to) { store(to, _mm512_cvtneps_pbh((__m512)x)); }
@@ -335,67 +342,82 @@ class Worker {
   // Where the keys and values of the tile from position `tile` on lie; beyond `end` they are the first's.
   void locate(int64_t tile, int64_t end, const T** found) const {
     const int32_t* table = b_.tables + item_->sequence * b_.table_stride;
-    const int64_t to_values = b_.num_blocks * b_.kv_heads * b_.block_size * b_.head_dim;
-    int64_t block = tile / b_.block_size, offset = tile % b_.block_size;
-    for (int64_t i = 0; i < kKeys; ++i) {
-      if (i > 0 && tile + i >= end) {
-        found[i] = found[0];
-        found[kKeys + i] = found[kKeys];
-        continue;
+    const int64_t block_size = b_.block_size, head_dim = b_.head_dim;
+    const int64_t to_values = b_.num_blocks * b_.kv_heads * block_size * head_dim;
+    const int64_t count = std::min<int64_t>(kKeys, end - tile);
+    int64_t block = tile / block_size, offset = tile % block_size;
+    for (int64_t i = 0; i < count; ++block, offset = 0) {
+      const int64_t place = (table[block] * b_.kv_heads + item_->kv_head) * block_size + offset;
+      const T* row = reinterpret_cast<const T*>(b_.cache) + place * head_dim;
+      const int64_t stop = std::min(count, i + block_size - offset);
+      for (; i < stop; ++i, row += head_dim) {
+        found[i] = row;
+        found[kKeys + i] = row + to_values;
       }
-      const int64_t place = (table[block] * b_.kv_heads + item_->kv_head) * b_.block_size + offset;
-      found[i] = reinterpret_cast<const T*>(b_.cache) + place * b_.head_dim;
-      found[kKeys + i] = found[i] + to_values;
-      if (++offset == b_.block_size) {
-        offset = 0;
-        ++block;
-      }
+    }
+    for (int64_t i = count; i < kKeys; ++i) {
+      found[i] = found[0];
+      found[kKeys + i] = found[kKeys];
     }
   }
 
-  void fetch(const T* row) const {
+  static void fetch(const T* row, int64_t head_dim) {
     const char* bytes = reinterpret_cast<const char*>(row);
-    for (int64_t i = 0; i < b_.head_dim * static_cast<int64_t>(sizeof(T)); i += 64) {
-      __builtin_prefetch(bytes + i);
+    for (int64_t i = 0; i < head_dim * static_cast<int64_t>(sizeof(T)); i += 64) {
+      __builtin_prefetch(bytes + i, 0, 2);  // to the second-level cache, which has more requests under way
     }
   }
 
   // Keys as [steps][kKeys]; zero where they are not among [skipped, count).
   void load_keys(const T* const* rows, const T* const* next, int64_t skipped, int64_t count) {
+    const int64_t head_dim = b_.head_dim, steps = steps_;
+    uint32_t* keys = keys_;
     for (int64_t key = 0; key < count; key += kLanes) {
-      for (int64_t step = 0; step < steps_; step += kLanes) {
+      for (int64_t step = 0; step < steps; step += kLanes) {
         Words square[kLanes];
-        UNROLL for (int i = 0; i < kLanes; ++i) {
-          const bool valid = key + i >= skipped && key + i < count;
-          square[i] = P::row(rows[key + i], step * P::kValues, b_.head_dim, valid);
+        const int64_t from = step * P::kValues;
+        if (key >= skipped && key + kLanes <= count && from + kLanes * P::kValues <= head_dim) {
+          UNROLL for (int i = 0; i < kLanes; ++i) square[i] = P::whole_row(rows[key + i], from);
+        } else {
+          for (int i = 0; i < kLanes; ++i) {
+            const bool valid = key + i >= skipped && key + i < count;
+            square[i] = P::row(rows[key + i], from, head_dim, valid);
+          }
         }
         transpose<kLanes / 2>(square);
-        UNROLL for (int i = 0; i < kLanes; ++i) store(keys_ + (step + i) * kKeys + key, square[i]);
+        UNROLL for (int i = 0; i < kLanes; ++i) store(keys + (step + i) * kKeys + key, square[i]);
       }
       if (next) {
-        for (int i = 0; i < kLanes; ++i) fetch(next[key + i]);
+        for (int i = 0; i < kLanes; ++i) fetch(next[key + i], head_dim);
       }
     }
   }
 
   // Values as [keys / kValues][width].
   void load_values(const T* const* rows, const T* const* next, int64_t skipped, int64_t count) {
-    const int64_t width = b_.width();
+    const int64_t head_dim = b_.head_dim, width = b_.width();
+    uint32_t* values = values_;
     for (int64_t key = 0; key < count; key += P::kValues) {
-      uint32_t* to = values_ + key / P::kValues * width;
+      uint32_t* to = values + key / P::kValues * width;
       const int valid = static_cast<int>(std::min<int64_t>(P::kValues, count - key));
-      if (key >= skipped) {
+      if (key >= skipped && valid == P::kValues && width == head_dim) {
+        for (int64_t i = 0; i < width; i += 16) {
+          UNROLL for (int part = 0; part < 16; part += kLanes) {
+            store(to + i + part, P::whole_values(rows + key, i + part));
+          }
+        }
+      } else if (key >= skipped) {
         for (int64_t i = 0; i < width; i += kLanes) {
-          store(to + i, i < b_.head_dim ? P::values(rows + key, i, b_.head_dim, valid) : Words{});
+          store(to + i, i < head_dim ? P::values(rows + key, i, head_dim, valid) : Words{});
         }
       } else {  // the first of a pair may be skipped alone
         const bool second = P::kValues == 2 && key + 1 >= skipped && key + 1 < count;
         const uint16_t* from = reinterpret_cast<const uint16_t*>(rows[key + P::kValues - 1]);
         std::fill(to, to + width, 0u);
-        for (int64_t i = 0; second && i < b_.head_dim; ++i) to[i] = static_cast<uint32_t>(from[i]) << 16;
+        for (int64_t i = 0; second && i < head_dim; ++i) to[i] = static_cast<uint32_t>(from[i]) << 16;
       }
       if (next) {
-        for (int i = 0; i < P::kValues; ++i) fetch(next[key + i]);
+        for (int i = 0; i < P::kValues; ++i) fetch(next[key + i], head_dim);
       }
     }
   }

@@ -171,21 +171,24 @@ inline void with_type(int kind, const Body& body) {
 }
 
 // Sums and maxima over the lanes, halves first.
-inline float sum_of(Floats x) {
-  float lanes[kLanes];
-  store(lanes, x);
-  for (int half = kLanes / 2; half; half /= 2) {
-    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  }
-  return lanes[0];
+template <int kHalf>
+inline Floats other_half(Floats x) {
+  Ints from;
+  UNROLL for (int i = 0; i < kLanes; ++i) from[i] = i ^ kHalf;
+  return __builtin_shuffle(x, from);
 }
+template <int kHalf = kLanes / 2>
+inline float sum_of(Floats x) {
+  x += other_half<kHalf>(x);
+  if constexpr (kHalf > 1) return sum_of<kHalf / 2>(x);
+  return x[0];
+}
+template <int kHalf = kLanes / 2>
 inline float max_of(Floats x) {
-  float lanes[kLanes];
-  store(lanes, x);
-  for (int half = kLanes / 2; half; half /= 2) {
-    for (int i = 0; i < half; ++i) lanes[i] = lanes[i + half] > lanes[i] ? lanes[i + half] : lanes[i];
-  }
-  return lanes[0];
+  const Floats y = other_half<kHalf>(x);
+  x = y > x ? y : x;
+  if constexpr (kHalf > 1) return max_of<kHalf / 2>(x);
+  return x[0];
 }
 
 // e^x within 2 units in the last place (the polynomial of Cephes' expf); 0 below -87.3, about 1e38 above 88.
