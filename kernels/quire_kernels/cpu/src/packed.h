@@ -15,18 +15,20 @@ constexpr int kGroup = 128;  // inputs that share a scale, in int8
 constexpr int kOffset = 128;  // of int8 weights, which are stored unsigned
 constexpr int kParts = kBlock / kLanes;  // registers for one row of a block
 
-// Rows of a tile, and blocks of a unit for that many rows: as many sums as there are registers, and at
-// least as many as hide the latency of an addition.
+// Rows of a tile, and blocks of a unit for that many rows: as many sums as there are registers, but for a
+// single row, which waits for memory alone, few streams of weights at a time.
 constexpr int kTileRows = kLanes == 16 ? 8 : 6;
 constexpr int kWide = kLanes == 16 ? 3 : 1;  // of units that several tiles of rows go through
 
 constexpr int unit_blocks(int rows) {
-  if (kLanes == 16) return rows == 1 ? 8 : rows == 2 ? 6 : rows <= 6 ? 4 : kWide;
+  if (kLanes == 16) return rows == 1 ? 2 : rows <= 6 ? 4 : kWide;
   return rows == 1 ? 4 : rows == 2 ? 2 : kWide;
 }
 
 // Bytes of weights that a core's second-level cache keeps beside the rest; longer units are cut.
 constexpr int64_t kCached = 640 << 10;
+// The longest unit that is fetched whole while the one before it is worked through.
+constexpr int64_t kAhead = 256 << 10;
 // Rows whose sums are kept while a cut unit is worked through.
 constexpr int64_t kChunkRows = 256;
 // Least bytes of weights that a thread takes at a time.
@@ -103,7 +105,8 @@ void multiply(const P& product, int64_t rows, int64_t columns, int threads, cons
   const int64_t units_a_share = (share + unit - 1) / unit;
   const int64_t taken = units_a_share * unit;
   const int64_t shares = (blocks + taken - 1) / taken;
-  const int64_t ahead = 2 * unit * bytes <= kCached ? unit * bytes : 2048;
+  // The next unit while this one is multiplied, where the cache has room for both.
+  const int64_t ahead = unit * bytes <= kAhead ? unit * bytes : 2048;
 #pragma omp parallel num_threads(threads) if (shares > 1 && threads > 1)
   {
     static thread_local std::vector<float> sums;
