@@ -63,11 +63,12 @@ def _faster(device_type: str) -> ModuleType | None:
 
 def _dispatched(operation: Callable[P, R]) -> Callable[P, R]:
     """`operation`, run in the version for the device of its first argument."""
+    name = operation.__name__
 
     @functools.wraps(operation)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        first = cast(torch.Tensor, args[0])
-        return cast(R, find(operation.__name__, first.device.type)(*args, **kwargs))
+        first: torch.Tensor = args[0]  # type: ignore[assignment]
+        return find(name, "cpu" if first.is_cpu else first.device.type)(*args, **kwargs)  # type: ignore[return-value]
 
     return run
 
@@ -81,6 +82,7 @@ rotary_and_write_kv = _dispatched(reference.rotary_and_write_kv)
 rotary_embedding = _dispatched(reference.rotary_embedding)
 silu_and_mul = _dispatched(reference.silu_and_mul)
 gelu_and_mul = _dispatched(reference.gelu_and_mul)
+row_peaks = _dispatched(reference.row_peaks)
 pack_rows = _dispatched(reference.pack_rows)
 packed_linear = _dispatched(reference.packed_linear)
 packed_embedding = _dispatched(reference.packed_embedding)

@@ -146,6 +146,27 @@ def test_a_row_gets_the_same_bits_in_any_company(ops, rows, dtype):
         assert torch.equal(operation(part), operation(slice(None))[part])
 
 
+@pytest.mark.parametrize("width", [1, 15, 64, 1000])
+def test_peaks_are_the_first_of_the_greatest(ops, width):
+    logits = torch.randint(-20, 20, (40, width + 3)).float()[:, :width]
+    values, ids = ops.row_peaks(logits)
+    for row, value, token in zip(logits.tolist(), values.tolist(), ids.tolist(), strict=True):
+        assert value == max(row) and token == row.index(value)
+
+
+def test_peaks_of_rows_that_are_not_finite(ops):
+    logits = torch.randn(4, 100)
+    logits[0, [40, 99]] = math.nan
+    logits[1, [7, 8]] = math.inf
+    logits[2] = -math.inf
+    logits[3, 98] = 50
+    values, ids = ops.row_peaks(logits)
+    torch.testing.assert_close(
+        values, torch.tensor([math.nan, math.inf, -math.inf, 50]), equal_nan=True
+    )
+    assert ids.tolist() == [40, 7, 0, 98]
+
+
 @pytest.mark.parametrize("name", reference.__all__)
 def test_every_implementation_has_the_reference_s_signature(ops, name):
     expected = inspect.signature(getattr(reference, name))

@@ -18,6 +18,7 @@ from quire.runner.batch import Batch, PromptSpan, RequestState, RequestTable
 from quire.runner.logits import apply_rules
 from quire.runner.logprobs import token_logprobs
 from quire.runner.sampler import sample, uniforms
+from quire_kernels import dispatch as ops
 
 # Elements of the logits that prompt log-probabilities hold at a time: 64 MiB of float32.
 PROMPT_LOGITS = 1 << 24
@@ -121,7 +122,7 @@ class ModelRunner:
 
 def _peaks(logits: torch.Tensor) -> tuple[list[float], list[int]]:
     """Of each row the greatest logit, which is NaN if any is, and the first token that has it."""
-    values, tokens = logits.max(dim=1)
+    values, tokens = ops.row_peaks(logits)
     return values.tolist(), tokens.tolist()
 
 

@@ -19,6 +19,7 @@ from quire_kernels.cpu.linear import (
     packed_linear,
     quantize_rows,
 )
+from quire_kernels.cpu.peaks import row_peaks
 
 __all__ = [
     "add_rms_norm",
@@ -33,6 +34,7 @@ __all__ = [
     "quantize_rows",
     "rms_norm",
     "rotary_and_write_kv",
+    "row_peaks",
     "silu_and_mul",
     "unavailable",
     "write_kv",

@@ -60,7 +60,7 @@ def paged_attention(
     table_stride, table_one = meta.block_tables.stride()
     assert one == table_one == 1 and kv_cache.is_contiguous() and query.dtype == kv_cache.dtype
     assert meta.query_start.dtype == meta.seq_lens.dtype == meta.block_tables.dtype == torch.int32
-    out = torch.empty(query.shape, dtype=query.dtype)
+    out = query.new_empty(query.shape)
     _, num_blocks, kv_heads, block_size, head_dim = kv_cache.shape
     shape = _shape(
         token_stride,

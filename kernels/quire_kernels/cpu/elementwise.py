@@ -40,8 +40,9 @@ class _Functions:
         self.rotary = compiled.quire_rotary_and_write_kv
         self.rotary.restype = None
         self.rotary.argtypes = [
-            _INT, _POINTER, _POINTER, _POINTER, _POINTER, _LONG, _POINTER, _POINTER, _LONG, _LONG,
-            _LONG, _POINTER, _LONG, _INT,
+            _INT,
+            _POINTER, _LONG, _LONG, _LONG, _POINTER, _LONG, _LONG, _LONG, _POINTER, _LONG, _LONG, _LONG,
+            _POINTER, _LONG, _POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER, _LONG, _INT,
         ]  # fmt: skip
 
 
@@ -52,11 +53,12 @@ def _functions() -> _Functions:
 
 def _rows(x: torch.Tensor) -> tuple[torch.Tensor, int, int, int, int]:
     """x, copied where it must be; then sizes and strides of its two outer dimensions, in elements."""
-    if x.dim() == 2 and x.stride(1) == 1:
-        return x, x.shape[0], 1, x.stride(0), 0
-    if x.dim() == 3 and x.stride(2) == 1:
+    strides = x.stride()
+    if len(strides) == 2 and strides[1] == 1:
+        return x, x.shape[0], 1, strides[0], 0
+    if len(strides) == 3 and strides[2] == 1:
         outer, inner, _ = x.shape
-        return x, outer, inner, x.stride(0), x.stride(1)
+        return x, outer, inner, strides[0], strides[1]
     x = x.contiguous()
     return x, x.numel() // x.shape[-1], 1, x.shape[-1], 0
 
@@ -65,7 +67,7 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """See the reference."""
     weight = weight if weight.dtype == x.dtype else weight.float()
     x, *rows = _rows(x)
-    out = torch.empty(x.shape, dtype=x.dtype)
+    out = x.new_empty(x.shape)
     _functions().rms_norm(
         KINDS[x.dtype],
         x.data_ptr(),
@@ -117,7 +119,7 @@ def layer_norm(
     if not weight.dtype == bias.dtype == x.dtype:
         weight, bias = weight.float(), bias.float()
     x, *rows = _rows(x)
-    out = torch.empty(x.shape, dtype=x.dtype)
+    out = x.new_empty(x.shape)
     _functions().layer_norm(
         KINDS[x.dtype],
         x.data_ptr(),
@@ -147,7 +149,7 @@ def gelu_and_mul(gate_up: torch.Tensor, approximate: str = "none") -> torch.Tens
 def _gated(gate_up: torch.Tensor, activation: int) -> torch.Tensor:
     gate_up = gate_up.contiguous()
     *outer, width = gate_up.shape
-    out = torch.empty(*outer, width // 2, dtype=gate_up.dtype)
+    out = gate_up.new_empty(*outer, width // 2)
     _functions().gated(
         KINDS[gate_up.dtype],
         activation,
@@ -160,24 +162,14 @@ def _gated(gate_up: torch.Tensor, activation: int) -> torch.Tensor:
     return out
 
 
-class _Heads(ctypes.Structure):
-    """`Heads` of the compiled side."""
-
-    _fields_ = (
-        ("data", _POINTER),
-        ("heads", _LONG),
-        ("token_stride", _LONG),
-        ("head_stride", _LONG),
-    )
-
-
-_NO_HEADS = _Heads(None, 0, 0, 0)
+_Heads = tuple[int | None, int, int, int]  # address, heads, strides of tokens and of heads
+_NO_HEADS: _Heads = (None, 0, 0, 0)
 
 
 def _heads(x: torch.Tensor) -> _Heads:
     token_stride, head_stride, one = x.stride()
     assert one == 1
-    return _Heads(x.data_ptr(), x.shape[1], token_stride, head_stride)
+    return x.data_ptr(), x.shape[1], token_stride, head_stride
 
 
 def rotary_and_write_kv(
@@ -190,7 +182,7 @@ def rotary_and_write_kv(
 ) -> torch.Tensor:
     """See the reference."""
     assert query.dtype == kv_cache.dtype and cos_sin.dtype == torch.float32
-    out = torch.empty(query.shape, dtype=query.dtype)
+    out = query.new_empty(query.shape)
     cos_sin = cos_sin.contiguous()
     angles = cos_sin.data_ptr(), cos_sin.shape[1]
     _write(_heads(query), key, value, angles, kv_cache, slots, out.data_ptr())
@@ -218,9 +210,9 @@ def _write(
     _, num_blocks, _, block_size, head_dim = kv_cache.shape
     _functions().rotary(
         KINDS[key.dtype],
-        ctypes.byref(query),
-        ctypes.byref(_heads(key)),
-        ctypes.byref(_heads(value)),
+        *query,
+        *_heads(key),
+        *_heads(value),
         *angles,
         slots.data_ptr(),
         kv_cache.data_ptr(),

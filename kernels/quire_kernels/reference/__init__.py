@@ -14,6 +14,7 @@ from quire_kernels.reference.linear import (
     quantize_rows,
 )
 from quire_kernels.reference.norm import add_rms_norm, layer_norm, rms_norm
+from quire_kernels.reference.peaks import row_peaks
 from quire_kernels.reference.rotary import rotary_and_write_kv, rotary_embedding
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "rms_norm",
     "rotary_and_write_kv",
     "rotary_embedding",
+    "row_peaks",
     "silu_and_mul",
     "write_kv",
 ]

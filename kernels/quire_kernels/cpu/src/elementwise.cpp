@@ -93,6 +93,11 @@ void gated_rows(const T* x, T* out, int64_t rows, int64_t n, int threads) {
   }
 }
 
+struct Heads {  // [tokens, heads, head_dim]
+  const void* data;
+  int64_t token_stride, head_stride;
+};
+
 // Pairs i and i + half of a head turned by the angles of its token; what follows is copied.
 template <class T>
 void rotate(const T* x, const float* cosines, int64_t half, int64_t head_dim, T* out) {
@@ -177,31 +182,31 @@ extern "C" void quire_gated(int kind, int activation, const void* x, void* out, 
   });
 }
 
-struct Heads {  // [tokens, heads, head_dim]; strides in elements
-  const void* data;
-  int64_t heads, token_stride, head_stride;
-};
-
 // Queries turned by their tokens' angles to out[tokens][heads][head_dim]; keys turned, and values, to their
 // slots of the cache [2][blocks][kv_heads][block_size][head_dim]. Without queries and with rotary_dim 0, the
-// cache is only written.
-extern "C" void quire_rotary_and_write_kv(int kind, const Heads* query, const Heads* key, const Heads* value,
-                                          const float* cos_sin, int64_t rotary_dim, const int64_t* slots,
-                                          void* cache, int64_t num_blocks, int64_t block_size,
-                                          int64_t head_dim, void* out, int64_t tokens, int threads) {
+// cache is only written. Strides in elements.
+extern "C" void quire_rotary_and_write_kv(
+    int kind, const void* query_data, int64_t query_heads, int64_t query_token_stride,
+    int64_t query_head_stride, const void* key_data, int64_t kv_heads, int64_t key_token_stride,
+    int64_t key_head_stride, const void* value_data, int64_t, int64_t value_token_stride,
+    int64_t value_head_stride, const float* cos_sin, int64_t rotary_dim, const int64_t* slots, void* cache,
+    int64_t num_blocks, int64_t block_size, int64_t head_dim, void* out, int64_t tokens, int threads) {
+  const Heads query{query_data, query_token_stride, query_head_stride};
+  const Heads key{key_data, key_token_stride, key_head_stride};
+  const Heads value{value_data, value_token_stride, value_head_stride};
   with_type(kind, [&](auto of_x) {
     using T = decltype(of_x);
-    const int64_t kv_heads = key->heads, half = rotary_dim / 2;
+    const int64_t half = rotary_dim / 2;
     const int64_t to_values = num_blocks * kv_heads * block_size * head_dim;
-    const int64_t work = tokens * (query->heads + 2 * kv_heads) * head_dim;
+    const int64_t work = tokens * (query_heads + 2 * kv_heads) * head_dim;
 #pragma omp parallel for num_threads(threads) if (tokens > 1 && work >= kShare)
     for (int64_t token = 0; token < tokens; ++token) {
       const float* angles = cos_sin + token * rotary_dim;
-      const auto at = [&](const Heads* heads, int64_t head) {
-        return static_cast<const T*>(heads->data) + token * heads->token_stride + head * heads->head_stride;
+      const auto at = [&](const Heads& heads, int64_t head) {
+        return static_cast<const T*>(heads.data) + token * heads.token_stride + head * heads.head_stride;
       };
-      for (int64_t head = 0; head < query->heads; ++head) {
-        T* to = static_cast<T*>(out) + (token * query->heads + head) * head_dim;
+      for (int64_t head = 0; head < query_heads; ++head) {
+        T* to = static_cast<T*>(out) + (token * query_heads + head) * head_dim;
         rotate(at(query, head), angles, half, head_dim, to);
       }
       const int64_t block = slots[token] / block_size, offset = slots[token] % block_size;

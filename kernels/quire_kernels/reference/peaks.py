@@ -1,0 +1,18 @@
+"""The greatest logits."""
+
+from __future__ import annotations
+
+import torch
+
+
+def row_peaks(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The greatest number of each row and where it stands first; NaN, and where, if any is NaN.
+
+    Args:
+        logits: float32, [rows, vocabulary].
+
+    Returns:
+        float32 [rows] and int64 [rows].
+    """
+    values, ids = logits.max(dim=1)
+    return values, ids
