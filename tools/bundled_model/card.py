@@ -30,7 +30,7 @@ outside the kinds of text below it says nonsense.
 | --- | --- |
 | layers, hidden size, feed-forward size | {layers}, {hidden}, {ffn} |
 | heads, key and value heads, head size | {heads}, {kv}, {head} |
-| context | {context} positions; nearly all training texts have fewer than 600 tokens, the longest \
+| context | {context} positions; nearly all training texts have fewer than 650 tokens, the longest \
 about 1000 |
 | chat format | ChatML, tools as in Hermes (`<tool_call>`, `<tool_response>`) |
 | languages | English |

@@ -112,9 +112,11 @@ class World:
             return self.first()
         if self.chance(0.35):
             while True:
-                name = f"{self.pick(words.FIRST)} {self.pick(words.LAST)}"
-                if is_held_out(name) == self.held:
-                    return name
+                first, last = self.pick(words.FIRST), self.pick(words.LAST)
+                # Early training held out single names instead: the evaluation keeps to both rules.
+                fits = not self.held or is_held_out(first) or is_held_out(last)
+                if is_held_out(f"{first} {last}") == self.held and fits:
+                    return f"{first} {last}"
         if self.held or self.chance(0.5):
             return f"{self.made_up()} {self.made_up()}"
         pair = [self.made_up(), self.named(words.FIRST if self.chance(0.5) else words.LAST)]
