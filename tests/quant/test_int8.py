@@ -19,7 +19,24 @@ from quire.models.loader import load_model
 from quire.quant.int8 import Int8Weight
 from tiny_models import make_checkpoint, make_model
 
-TEXT = Path(__file__).parents[2] / "LICENSE"
+# The kind of text that the bundled model knows: elsewhere its perplexity is in the thousands, and noise.
+STORIES = """\
+Every Saturday, Igor went to the market. More than anything, Igor wanted to travel to Tokyo. \
+Igor lost the way and had to ask a doctor. Igor found a free plate under a stone. Igor thought \
+about it for a long time. Ben laughed and said that it could not be done. In the end Igor \
+learned that good friends matter most.
+It was a grey morning when Karl left home. More than anything, Karl wanted to buy a short \
+helmet. But then, the goldfish followed Karl all the way. Karl sang a song and felt better. When \
+night came, Karl was home again.
+Every Thursday, Aisha went to the market. The plan was to open a small shop. A chemist stopped \
+and asked what was wrong. "Do not be afraid," said the engineer. At last everything was well, \
+and Aisha went home happy.
+Once upon a time, Laura lived in a famous flat above a shop. More than anything, Laura wanted to \
+catch the first train. Suddenly, the wind grew strong and the sky turned black. Uma laughed and \
+said that it could not be done. It began to rain, and Laura waited under a tree. Laura sang a \
+song and felt better. The goat followed Laura all the way. In the morning the sun came out \
+again. And Laura lived happily ever after.
+"""
 
 
 def load(folder: Path, **options: object) -> CausalLM:
@@ -69,14 +86,19 @@ def test_logits_of_random_models(name: str, dtype: str, tmp_path: Path) -> None:
 
 def test_perplexity_of_the_bundled_model() -> None:
     folder = bundled_model()
-    text = TEXT.read_text(encoding="utf-8")[:3000]
-    ids = AutoTokenizer.from_pretrained(folder)(text)["input_ids"]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    stories = [tokenizer(story)["input_ids"] for story in STORIES.splitlines()]
 
     def perplexity(**options: object) -> float:
-        scores = logits(load(folder, dtype="bfloat16", **options), ids)
-        return float(F.cross_entropy(scores[:-1], torch.tensor(ids[1:])).exp())
+        model = load(folder, dtype="bfloat16", **options)
+        losses = [
+            F.cross_entropy(logits(model, ids)[:-1], torch.tensor(ids[1:])) for ids in stories
+        ]
+        return float(torch.stack(losses).mean().exp())
 
-    assert perplexity(quantization="int8") == pytest.approx(perplexity(), rel=0.01)
+    plain = perplexity()
+    assert plain < 10
+    assert perplexity(quantization="int8") == pytest.approx(plain, rel=0.01)
 
 
 @pytest.mark.parametrize("tied", [True, False])
