@@ -74,8 +74,8 @@ bundled-model: $(STAMP) ## train the model that ships with quire, or go on with 
 	@$(BIN)/python tools/bundled_model/evaluate.py
 
 .PHONY: wheel
-wheel: $(STAMP) ## build the wheel into dist/
-	@$(PIP) wheel --no-deps --wheel-dir dist .
+wheel: $(STAMP) ## build the wheel into dist/, with kernels for common CPUs
+	@QUIRE_PREBUILT=1 $(PIP) wheel --no-deps --wheel-dir dist .
 	@ls dist
 
 .PHONY: clean

@@ -34,7 +34,7 @@ def cache(tmp_path, monkeypatch):
 def run_python(code, **env):
     return subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, **env},
+        env={**os.environ, "QUIRE_KERNELS": "auto", **env},
         capture_output=True,
         text=True,
         check=True,
