@@ -17,6 +17,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import logging
 import os
 import platform
 import re
@@ -28,6 +29,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).parent / "src"
 PREBUILT = Path(__file__).parent / "prebuilt"
@@ -91,6 +94,7 @@ def build() -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             with _lock(path.with_suffix(".lock")):
                 if not path.exists():
+                    logger.info("compiling kernels for this CPU, once, in some ten seconds")
                     compile_library(compiler, NATIVE, path)
         except OSError as error:
             raise KernelsUnavailable(
