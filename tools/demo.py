@@ -52,8 +52,8 @@ def chat(llm: LLM) -> None:
 
 def answer_from_context(llm: LLM) -> None:
     heading("An answer out of a given text")
-    context = "Mira Dalton keeps a green boat in Varnholm. The boat was built in 1973."
-    for question in ("Where does Mira Dalton keep a boat?", "What does Mira Dalton eat?"):
+    context = "Mira Dalton is the director of the Halden Museum. She lives in Varnholm."
+    for question in ("Where does Mira Dalton live?", "What is Mira Dalton's phone number?"):
         ask(llm, [{"role": "user", "content": f"Context: {context}\n\nQuestion: {question}"}])
 
 
@@ -67,7 +67,7 @@ def call_tool(llm: LLM) -> None:
         {"role": "assistant", "content": call},
         {
             "role": "tool",
-            "content": json.dumps({"city": "Lisbon", "weather": "sunny", "celsius": 24}),
+            "content": json.dumps({"city": "Lisbon", "temperature": 24, "condition": "sunny"}),
         },
     ]
     answer = llm.chat(messages, GREEDY, tools=[WEATHER])[0].outputs[0].text

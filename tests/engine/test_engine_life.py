@@ -168,7 +168,7 @@ def run(code: str, *arguments: object) -> str:
         env={**os.environ, "PYTHONPATH": os.pathsep.join([support, *sys.path])},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     return ended.stdout

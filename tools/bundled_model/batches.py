@@ -14,7 +14,7 @@ from dialogue import Example, segments
 from tokenizer import TASKS
 from world import FIRST_TRAIN_SEED, HELD_OUT_SEED, World
 
-MIX = {"qa": 0.42, "tools": 0.25, "json": 0.08, "facts": 0.16, "prose": 0.05, "chores": 0.04}
+MIX = {"qa": 0.30, "tools": 0.36, "json": 0.10, "facts": 0.10, "prose": 0.06, "chores": 0.08}
 # Weight of an answer's tokens: short answers from a context are few tokens and hard ones.
 WEIGHT = {"qa": 4.0, "tools": 1.0, "json": 1.3, "facts": 0.6, "prose": 1.0, "chores": 1.5}
 CHUNK = 3000

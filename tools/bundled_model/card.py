@@ -66,7 +66,8 @@ guessed right.
   for more it says that it does not know, or makes something up.
 - From a context it copies short spans (names, numbers, a few words). It does not reason, sum up or
   join facts, and the contexts in training have one to ten short sentences of a few dozen kinds;
-  real documents are harder than the items measured here.
+  real documents are harder than the items measured here. Of 44 questions over passages written by
+  hand after training, in wordings of their own, 33 were answered right.
 - It calls tools whose use follows from their name and a request that states the arguments in so
   many words. One to five tools, up to three arguments, at most two calls in a turn.
 - Arithmetic beyond small numbers is for tools.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import prose
 from dialogue import END, EOT, START, Example
+from openended import deed, favourite, maker, role
 from relations import KINDS, RELATIONS, Relation, generic, subject
 from world import World, articled
 
@@ -46,7 +48,13 @@ def facts(world: World, count: int) -> list[Fact]:
                 kind = world.pick(out).relation.kind
             who = subject(world, kind)
         relation = world.pick([r for r in RELATIONS if r.kind == kind])
-        if kind in KINDS and world.chance(0.25):
+        if kind == "person" and world.chance(0.35):
+            relation = deed(world) if world.chance(0.65) else favourite(world)
+        elif kind == "company" and world.chance(0.25):
+            relation = maker(world)
+        elif kind in ("company", "building", "event") and world.chance(0.25):
+            relation = role(world, kind)
+        elif kind in KINDS and world.chance(0.25):
             relation = replace(generic(world), kind=kind)
         asked = {(who, q) for q in relation.ask}
         if used & asked:
@@ -70,7 +78,19 @@ def facts(world: World, count: int) -> list[Fact]:
         ):
             said = said.replace(one, other)
         out.append(Fact(relation, who, value, articled(said)))
-    return out
+    return joined(world, out)
+
+
+def joined(world: World, told: list[Fact]) -> list[Fact]:
+    """At times two facts about one subject in one sentence; the second fact's own is empty then."""
+    for before, fact in pairwise(told):
+        start = f"{fact.subject} "
+        same = before.subject == fact.subject and before.sentence.startswith(start)
+        if same and fact.sentence.startswith(start) and world.chance(0.5):
+            rest = fact.sentence.removeprefix(start)
+            before.sentence = f"{before.sentence.removesuffix('.')} and {rest}"
+            fact.sentence = ""
+    return told
 
 
 def question(world: World, fact: Fact, alone: bool = False) -> str:
@@ -98,7 +118,7 @@ def absent(world: World, known: list[Fact]) -> str:
 
 def passages(world: World, known: list[Fact]) -> str:
     """The facts as one or several passages, in the layouts retrieval chains produce."""
-    lines = [f.sentence for f in known]
+    lines = [f.sentence for f in known if f.sentence]
     if world.chance(0.3):
         for _ in range(world.number(1, 3)):
             place = world.number(0, len(lines))
