@@ -271,16 +271,18 @@ executor = FakeExecutor(skip_tokenizer_init=True, before_step=interrupt)
 with Engine(executor=executor) as engine:
     llm = LLM(engine=engine)
     params = SamplingParams(temperature=0, max_tokens=None, ignore_eos=True, detokenize=False)
+    # Once before: an interrupt within an import leaves a warning of Python's own.
+    llm.generate([5], SamplingParams(max_tokens=1, detokenize=False))
     try:
         llm.generate([[1], [2], [3]], params)
     except KeyboardInterrupt:
         print("interrupted")
     interrupted.set()
     print(engine.call(lambda scheduler: (scheduler.check(), scheduler.num_requests)[1]))
-    print(sorted(engine.metrics.finished))
+    print("abort" in engine.metrics.finished)
     print(len(llm.generate([4], SamplingParams(max_tokens=3, detokenize=False))))
 """
 
 
 def test_an_interrupt_in_generate_aborts_its_requests() -> None:
-    assert run(INTERRUPT) == "interrupted\n0\n['abort']\n1\n"
+    assert run(INTERRUPT) == "interrupted\n0\nTrue\n1\n"

@@ -200,10 +200,13 @@ class Engine:
                     "choose another, or leave it out",
                     param="request_id",
                 )
+            # Made before the request is known: whatever interrupts us from here on lets go of the
+            # stream, and so aborts the request.
+            stream = RequestStream(state, self.abort)
             self._active.add(request_id)
             self._inbox.append(lambda: self._loop.admit(state, requests))
             self._wake.notify()
-        return RequestStream(state, self.abort)
+        return stream
 
     def _make_requests(
         self, state: RequestState, prompt: ParsedPrompt, priority: int
