@@ -16,6 +16,7 @@
     │       └── UnknownParamError     a parameter that does not exist, or no longer does     (TypeError)
     ├── RequestFailedError            the model failed on this one request; the engine goes on
     ├── RequestAbortedError           the request was aborted while its caller still waited
+    ├── EndpointError                 a server that quire is a client of fails, or cannot be reached
     └── EngineDeadError               the engine stopped for good; `__cause__` says why      (RuntimeError)
         └── EngineClosedError         the engine was closed by its owner
 
@@ -152,6 +153,13 @@ class RequestAbortedError(QuireError):
 
     status = 499
     code = "request_aborted"
+
+
+class EndpointError(QuireError):
+    """A server that quire is a client of cannot be reached, failed, or gave no OpenAI answer."""
+
+    status = 502
+    code = "endpoint_error"
 
 
 class EngineDeadError(QuireError, RuntimeError):
