@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml inference/quire/__init__.py
 	@$(PIP) install --upgrade pip
 	@$(PIP) install $(TORCH)
 	@echo "Installing quire and its tools"
-	@$(PIP) install --group dev --editable .
+	@$(PIP) install --group dev --editable ".[server]"
 	@touch $@
 
 .PHONY: demo
