@@ -1,4 +1,4 @@
-"""`quire chat`: a conversation in the terminal, streamed.
+"""`quire chat`: a conversation in the terminal, streamed, with a model here or behind an endpoint.
 
 `Chat` owns the conversation and what is printed; the loop around it owns the keyboard. Ctrl-C stops the
 answer, at the prompt it asks for a second one; Ctrl-D ends. From a pipe each line is a message.
@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 import quire
 from quire.cli.flags import Flags, Parser
+from quire.cli.remote import TextModel, add_endpoint_flags, open_model
 from quire.config import EngineConfig
-from quire.errors import RequestError, RequestFailedError, suggest
+from quire.errors import EndpointError, RequestError, RequestFailedError, suggest
 from quire.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from quire.cli import MakeLLM
-    from quire.engine.llm import LLM
 
 # The engine's seed is for requests without a seed of their own; here --seed is the request's.
 ENGINE = Flags(EngineConfig, "engine", leave_out=("seed", "skip_tokenizer_init"))
@@ -48,7 +48,7 @@ def run(arguments: Sequence[str], make_llm: MakeLLM) -> None:
     given = _parser().parse(arguments)
     params = SamplingParams(**SAMPLING.read(given))
     interactive = given.quick is None and sys.stdin.isatty()
-    with make_llm(**ENGINE.read(given)) as llm:
+    with open_model(given, ENGINE, make_llm) as llm:
         chat = Chat(llm, params, system=given.system, show_stats=given.stats)
         if given.quick is not None:
             chat.answer(given.quick)
@@ -72,6 +72,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--stats", action="store_true", help="print tokens per second after each answer"
     )
+    add_endpoint_flags(parser)
     ENGINE.add_to(parser)
     SAMPLING.add_to(parser)
     return parser
@@ -88,7 +89,7 @@ class Chat:
         show_stats: print a line of figures after each answer.
     """
 
-    llm: LLM
+    llm: TextModel
     params: SamplingParams
     system: str | None = None
     show_stats: bool = False
@@ -100,6 +101,7 @@ class Chat:
         Raises:
             RequestError: the message cannot be answered, say because the conversation is too long.
             RequestFailedError: the model failed on it.
+            EndpointError: the server failed, or is gone.
         """
         if line.startswith("/"):
             return self._command(line)
@@ -124,7 +126,8 @@ class Chat:
                         first = time.perf_counter()
                     for part in chunk.outputs:
                         text += part.text
-                        num_tokens += len(part.token_ids)
+                        # An endpoint that gives no ids sends a token at a time.
+                        num_tokens += len(part.token_ids) or bool(part.text)
                         print(part.text, end="", flush=True)
                         if part.finish_reason == "error":
                             raise RequestFailedError(f"generation failed: {part.error}")
@@ -181,7 +184,7 @@ def _talk(chat: Chat) -> None:
         try:
             if not chat.take(line.strip()):
                 return
-        except (RequestError, RequestFailedError) as error:
+        except (RequestError, RequestFailedError, EndpointError) as error:
             print(f"error: {error}", file=sys.stderr)
         except KeyboardInterrupt:  # between two answers
             print()

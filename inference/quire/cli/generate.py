@@ -13,6 +13,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from quire.cli.flags import Flags, Parser
+from quire.cli.remote import TextModel, add_endpoint_flags, open_model
 from quire.config import EngineConfig
 from quire.errors import InvalidParamsError, RequestFailedError
 from quire.outputs import RequestOutput
@@ -20,7 +21,6 @@ from quire.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from quire.cli import MakeLLM
-    from quire.engine.llm import LLM
 
 # The engine's seed is for requests without a seed of their own; here --seed is the request's.
 ENGINE = Flags(EngineConfig, "engine", leave_out=("seed", "skip_tokenizer_init"))
@@ -40,7 +40,7 @@ def run(arguments: Sequence[str], make_llm: MakeLLM) -> None:
     prompts = _prompts(given.prompts)
     if not prompts:
         parser.error('no prompt; write one, as in quire generate "The capital of France is"')
-    with make_llm(**ENGINE.read(given)) as llm:
+    with open_model(given, ENGINE, make_llm) as llm:
         if given.stream:
             _stream(llm, prompts, params, as_json=given.json)
         else:
@@ -62,6 +62,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--json", action="store_true", help="print each output whole, as a line of JSON"
     )
+    add_endpoint_flags(parser)
     ENGINE.add_to(parser)
     SAMPLING.add_to(parser)
     return parser
@@ -115,7 +116,9 @@ def _print_outputs(outputs: Sequence[RequestOutput], *, as_json: bool) -> None:
         raise RequestFailedError(f"{len(failed)} of {len(sequences)} sequences failed: {failed[0]}")
 
 
-def _stream(llm: LLM, prompts: Sequence[str], params: SamplingParams, *, as_json: bool) -> None:
+def _stream(
+    llm: TextModel, prompts: Sequence[str], params: SamplingParams, *, as_json: bool
+) -> None:
     for prompt in prompts:
         if len(prompts) > 1 and not as_json:
             _print_heading(prompt, 0, 1)
