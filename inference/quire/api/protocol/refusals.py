@@ -1,0 +1,147 @@
+"""Fields that clients know and quire does not serve, each with the reason it is refused by.
+
+They would change the answer, so ignoring them would give a client silently different behaviour. A value
+that asks for nothing ("neutral") is let pass, and so is null. A feature that is added takes its line out
+of here and puts a field into the protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a field is refused.
+
+    Args:
+        reason: what is missing and what to do instead; follows "`field` is not supported: ".
+        neutral: values that ask for what happens anyway.
+    """
+
+    reason: str
+    neutral: tuple[Any, ...] = ()
+
+    def allows(self, value: object) -> bool:
+        """Whether the value asks for nothing; True is not 1 here."""
+        return value is None or any(
+            type(value) is type(one) and value == one for one in self.neutral
+        )
+
+
+_STRUCTURED = Refusal("structured output is not part of this release")
+_TOOLS = "tool calls are not part of this release"
+_REASONING = "reasoning is not part of this release"
+_OPERATOR = Refusal("it belongs to the operator of the server, not to a request")
+_HOSTED = Refusal("it is a service of OpenAI's")
+_BEAMS = "beam search is not served here; LLM.beam_search has it in-process"
+_TIERS = Refusal("there is one tier of service", ("auto", "default"))
+
+COMMON: Mapping[str, Refusal] = {
+    "best_of": Refusal("ask for n choices with logprobs, and keep the best", (1,)),
+    "use_beam_search": Refusal(_BEAMS, (False,)),
+    "length_penalty": Refusal(_BEAMS, (1.0, 1)),
+    "early_stopping": Refusal(_BEAMS, (False,)),
+    "guided_json": _STRUCTURED,
+    "guided_regex": _STRUCTURED,
+    "guided_choice": _STRUCTURED,
+    "guided_grammar": _STRUCTURED,
+    "guided_decoding_backend": _STRUCTURED,
+    "guided_whitespace_pattern": _STRUCTURED,
+    "structured_outputs": _STRUCTURED,
+    "response_format": Refusal(_STRUCTURED.reason, ({"type": "text"},)),
+    "structural_tag": _STRUCTURED,
+    "thinking_token_budget": Refusal(_REASONING, (-1,)),
+    "truncate_prompt_tokens": Refusal("cut the prompt before the call"),
+    "prompt_embeds": Refusal("prompts are text or token ids"),
+    "logits_processors": Refusal("use logit_bias, allowed_token_ids or bad_words"),
+    "repetition_detection": Refusal("use max_tokens, frequency_penalty or repetition_penalty"),
+    "watermarking": Refusal("answers are not marked"),
+    "service_tier": _TIERS,
+    "moderation": _HOSTED,
+    "kv_transfer_params": _OPERATOR,
+    "mm_processor_kwargs": _OPERATOR,
+    "media_io_kwargs": _OPERATOR,
+    "vllm_xargs": _OPERATOR,
+}
+
+COMPLETION: Mapping[str, Refusal] = {
+    **COMMON,
+    "suffix": Refusal(
+        "the models served here complete a text at its end; write the prompt in the form that a "
+        "fill-in-the-middle model was trained on",
+        ("",),
+    ),
+    "tools": Refusal("tools belong to /v1/chat/completions", ([],)),
+    "messages": Refusal("messages belong to /v1/chat/completions"),
+}
+
+CHAT: Mapping[str, Refusal] = {
+    **COMMON,
+    "tools": Refusal(_TOOLS),
+    "tool_choice": Refusal(_TOOLS, ("none", "auto")),
+    "parallel_tool_calls": Refusal(_TOOLS, (True, False)),
+    "functions": Refusal(_TOOLS),
+    "function_call": Refusal(_TOOLS, ("none", "auto")),
+    "reasoning_effort": Refusal(_REASONING, ("none",)),
+    "include_reasoning": Refusal(_REASONING, (True, False)),
+    "modalities": Refusal("answers are text", (["text"],)),
+    "audio": Refusal("answers are text"),
+    "verbosity": Refusal("say in a message how long the answer should be", ("medium",)),
+    "prediction": Refusal("predicted outputs are not used"),
+    "web_search_options": _HOSTED,
+    "documents": Refusal("pass them as chat_template_kwargs, if the model's template has them"),
+    "echo": Refusal("chat answers begin after the prompt", (False,)),
+    "store": Refusal("chat completions are not kept; /v1/responses keeps its answers", (False,)),
+    "prompt": Refusal("a prompt belongs to /v1/completions; write messages"),
+}
+
+RESPONSES: Mapping[str, Refusal] = {
+    **COMMON,
+    "tools": Refusal(_TOOLS, ([],)),
+    "tool_choice": Refusal(_TOOLS, ("none", "auto")),
+    "parallel_tool_calls": Refusal(_TOOLS, (True, False)),
+    "max_tool_calls": Refusal(_TOOLS),
+    "reasoning": Refusal(
+        _REASONING, ({}, {"effort": None}, {"effort": "none"}, {"effort": None, "summary": None})
+    ),
+    "text": Refusal(
+        _STRUCTURED.reason,
+        (
+            {},
+            {"format": {"type": "text"}},
+            {"verbosity": "medium"},
+            {"format": {"type": "text"}, "verbosity": "medium"},
+        ),
+    ),
+    "truncation": Refusal("shorten the input before the call", ("disabled",)),
+    "conversation": Refusal("name the answer before with previous_response_id"),
+    "prompt": Refusal("prompts are not kept; write input and instructions"),
+    "context_management": _HOSTED,
+    "messages": Refusal("a response takes its messages in the field input"),
+    "max_tokens": Refusal("write max_output_tokens"),
+    "n": Refusal("a response is one; /v1/chat/completions has n", (1,)),
+}
+
+# Parts of a message's content other than text.
+CONTENT_PARTS: Mapping[str, str] = {
+    "image_url": "this release runs text models only",
+    "input_image": "this release runs text models only",
+    "input_audio": "this release runs text models only",
+    "video_url": "this release runs text models only",
+    "audio_url": "this release runs text models only",
+    "file": "put the file's text into the message",
+    "input_file": "put the file's text into the message",
+}
+
+# Items of a response's input other than messages.
+INPUT_ITEMS: Mapping[str, str] = {
+    "function_call": _TOOLS,
+    "function_call_output": _TOOLS,
+    "custom_tool_call": _TOOLS,
+    "custom_tool_call_output": _TOOLS,
+    "reasoning": _REASONING,
+    "item_reference": "write the item itself, or name the answer with previous_response_id",
+}
