@@ -98,6 +98,12 @@ class EngineConfig:
     max_num_batched_tokens: int | None = option(
         None, "tokens computed in one step; default: 2048 on a CPU, 8192 on a GPU"
     )
+    max_waiting_requests: int = option(
+        1024, "requests that may wait for a seat before a server refuses more"
+    )
+    max_waiting_tokens: int | None = option(
+        None, "prompt tokens that may wait; default: four times the KV cache's tokens"
+    )
     block_size: int = option(16, "tokens in a block of the KV cache")
     gpu_memory_utilization: float = option(0.92, "share of a GPU's memory for weights and KV cache")
     kv_cache_memory_bytes: int | None = option(
@@ -129,7 +135,8 @@ class EngineConfig:
                     param=field.name,
                 )
         for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size",
-                     "kv_cache_memory_bytes", "num_gpu_blocks_override"):  # fmt: skip
+                     "kv_cache_memory_bytes", "num_gpu_blocks_override", "max_waiting_requests",
+                     "max_waiting_tokens"):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(

@@ -12,16 +12,21 @@
     ├── RequestError                  what a caller asked for cannot be done                 (ValueError)
     │   ├── InvalidPromptError        empty, of a wrong type, or with ids out of the vocabulary
     │   ├── PromptTooLongError        longer than the context allows
+    │   ├── NotFoundError             what it names is not there (any more)
     │   └── InvalidParamsError        a sampling parameter is out of range
+    │       ├── UnsupportedParamError a field of OpenAI's or vLLM's that quire does not serve
     │       └── UnknownParamError     a parameter that does not exist, or no longer does     (TypeError)
     ├── RequestFailedError            the model failed on this one request; the engine goes on
     ├── RequestAbortedError           the request was aborted while its caller still waited
+    ├── QueueFullError                too much waits already; `retry_after` says when to come again
+    ├── EngineDrainingError           the engine finishes what it has and takes nothing new
     ├── EndpointError                 a server that quire is a client of fails, or cannot be reached
     └── EngineDeadError               the engine stopped for good; `__cause__` says why      (RuntimeError)
         └── EngineClosedError         the engine was closed by its owner
 
 `status` is the HTTP status an endpoint answers with, `code` the `error.code` and `type` the
-`error.type` of OpenAI's error object. `param` names the field at fault where there is one.
+`error.type` of OpenAI's error object. `param` names the field at fault where there is one, `retry_after` the
+seconds after which the same request may succeed.
 """
 
 from __future__ import annotations
@@ -38,17 +43,22 @@ class QuireError(Exception):
     code: ClassVar[str] = "internal_error"
     type: ClassVar[str] = "server_error"
 
-    def __init__(self, message: str, *, param: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after: int | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
+        self.retry_after = retry_after
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.message, self.param)
+        return _rebuild, (type(self), self.message, self.param, self.retry_after)
 
 
-def _rebuild(cls: type[QuireError], message: str, param: str | None) -> QuireError:
-    return cls(message, param=param)
+def _rebuild(
+    cls: type[QuireError], message: str, param: str | None, retry_after: int | None
+) -> QuireError:
+    return cls(message, param=param, retry_after=retry_after)
 
 
 class ConfigError(QuireError, ValueError):
@@ -130,10 +140,23 @@ class PromptTooLongError(RequestError):
     code = "context_length_exceeded"
 
 
+class NotFoundError(RequestError):
+    """The request names something that does not exist, or is not kept any more."""
+
+    status = 404
+    code = "not_found"
+
+
 class InvalidParamsError(RequestError):
     """A sampling parameter has a value it cannot have."""
 
     code = "invalid_parameter"
+
+
+class UnsupportedParamError(InvalidParamsError):
+    """A field that other endpoints serve and quire does not; the message says what to do instead."""
+
+    code = "unsupported_parameter"
 
 
 class UnknownParamError(InvalidParamsError, TypeError):
@@ -153,6 +176,21 @@ class RequestAbortedError(QuireError):
 
     status = 499
     code = "request_aborted"
+
+
+class QueueFullError(QuireError):
+    """As many requests or tokens wait as may; come again after `retry_after` seconds."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+    type = "rate_limit_error"
+
+
+class EngineDrainingError(QuireError):
+    """The engine is being stopped: it finishes the requests it has and takes no new ones."""
+
+    status = 503
+    code = "shutting_down"
 
 
 class EndpointError(QuireError):

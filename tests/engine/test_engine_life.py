@@ -36,7 +36,7 @@ def texts(llm: LLM) -> list[str]:
 
 
 def is_dead(engine: Engine) -> bool:
-    return not engine._thread.is_alive()
+    return not engine._thread._thread.is_alive()
 
 
 def test_two_models_in_one_process(folders: dict[str, Path]) -> None:
@@ -217,7 +217,7 @@ stream = engine.submit(prompt, params)
 held, go_on = threading.Event(), threading.Event()
 
 def hold():  # as the engine's thread may, at the moment of the fork
-    with engine._wake:
+    with engine._thread._lock:
         held.set()
         go_on.wait()
 

@@ -173,7 +173,7 @@ def assert_unharmed(engine: Engine) -> None:
 
     engine.check_health()
     assert engine.call(look) == (0, 0.0)
-    assert not (engine._loop.states or engine._loop.sequences or engine._active)
+    assert not (engine._loop.states or engine._loop.sequences or engine._thread._active)
     stream = engine.submit(engine.parse("canary"), engine.resolve(SamplingParams(max_tokens=8)))
     assert read(stream, deltas=False) == canary()
 
@@ -279,8 +279,8 @@ def test_a_fault_of_the_engines_own_is_told_to_everyone(
 
 
 def assert_dead(engine: Engine, cause: BaseException) -> None:
-    engine._thread.join(LONG)
-    assert not engine._thread.is_alive()
+    engine._thread._thread.join(LONG)
+    assert not engine._thread._thread.is_alive()
     assert isinstance(engine._loop.executor, FakeExecutor)
     assert engine._loop.executor.closed
     for use in (
@@ -313,7 +313,7 @@ def test_a_fault_strikes_a_call_that_waits_too(monkeypatch: pytest.MonkeyPatch) 
         stream = engine.submit(engine.parse("x"), engine.resolve(None))
         asker = threading.Thread(target=ask, daemon=True)
         asker.start()
-        while len(engine._inbox) < 2:
+        while len(engine._thread._inbox) < 2:
             done.wait(0.001)
     with pytest.raises(EngineDeadError):
         read(stream, deltas=False)

@@ -159,6 +159,6 @@ def test_everyone_gets_what_they_get_alone(folder: Path) -> None:
             return scheduler.num_requests, scheduler.kv.usage
 
         assert engine.call(look) == (0, 0.0)
-        assert not engine._active
+        assert not engine._thread._active
         assert engine.metrics.num_preemptions > 0
         assert engine.metrics.finished.keys() == {"stop", "length", "abort"}

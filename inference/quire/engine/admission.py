@@ -13,6 +13,8 @@ from quire.errors import InvalidParamsError, PromptTooLongError
 from quire.sampling_params import RequestOutputKind, SamplingParams
 from quire.tokenizer import Tokenizer
 
+MAX_TIMEOUT = 1e9  # seconds; larger numbers make no deadline
+
 
 def resolve_params(
     params: SamplingParams | None,
@@ -79,8 +81,8 @@ def check_params(
         )
 
 
-def check_submission(priority: object, request_id: object) -> None:
-    """Check what a request is queued by: requests are ordered by the one and found by the other.
+def check_submission(priority: object, request_id: object, timeout: object) -> None:
+    """Check what a request is queued by: its order, its name and its deadline.
 
     Raises:
         InvalidParamsError: naming the field.
@@ -92,6 +94,14 @@ def check_submission(priority: object, request_id: object) -> None:
     if request_id is not None and not (isinstance(request_id, str) and request_id):
         raise InvalidParamsError(
             f"request_id must be a non-empty text, got {request_id!r}", param="request_id"
+        )
+    if timeout is not None and (
+        isinstance(timeout, bool)
+        or not isinstance(timeout, (int, float))
+        or not (0 < timeout <= MAX_TIMEOUT)
+    ):
+        raise InvalidParamsError(
+            f"timeout must be a number of seconds above 0, got {timeout!r}", param="timeout"
         )
 
 

@@ -4,39 +4,39 @@
     engine thread:    inbox -> Scheduler.schedule -> Executor.execute -> Scheduler.update
                       -> RequestState (text) -> the caller, who is woken
 
-It owns the thread and what crosses to it; what the thread does is `EngineLoop`'s. It knows nothing of
-tensors, of HTTP or of the shape of a caller's data. `LLM`, `AsyncLLM` and the endpoint are faces of it.
+This is what faces talk to: it checks and prepares in the caller's thread, and hands over. What crosses to
+the thread is `EngineThread`'s, what the thread does `EngineLoop`'s. It knows nothing of tensors, of HTTP or
+of the shape of a caller's data. `LLM`, `AsyncLLM` and the endpoint are faces of it.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import itertools
-import logging
-import os
 import random
 import threading
-from collections import deque
+import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from typing import Any
 
 from quire.config import EngineConfig
 from quire.core.scheduler import Scheduler
 from quire.engine.admission import check_params, check_submission, resolve_params
-from quire.engine.loop import EngineLoop, clock, sequence_ids
+from quire.engine.backlog import Backlog
+from quire.engine.health import STUCK_AFTER, Health
+from quire.engine.loop import EngineLoop, sequence_ids
 from quire.engine.metrics import EngineMetrics
 from quire.engine.output import RequestState, RequestStream
 from quire.engine.prompts import ParsedPrompt, parse_prompt
-from quire.errors import EngineClosedError, EngineDeadError, RequestError
+from quire.engine.thread import EngineThread
+from quire.errors import EngineDeadError, RequestError
 from quire.executor.base import Executor
 from quire.outputs import RequestMetrics
 from quire.request import Request
 from quire.sampling_params import RequestOutputKind, SamplingParams
 from quire.tokenizer import Tokenizer
 
-logger = logging.getLogger(__name__)
+WAITING_POOLS = 4  # KV caches full of prompt tokens may wait, unless the options say otherwise
 
 
 class Engine:
@@ -46,6 +46,7 @@ class Engine:
         config: options; none means the bundled model.
         executor: runs the steps; default: the model in this process.
         tokenizer: default: the model's, unless `config.skip_tokenizer_init`.
+        clock: seconds, for deadlines and timestamps; tests turn it by hand.
 
     Raises:
         ConfigError, ModelError, DeviceMemoryError: the model cannot be run as asked.
@@ -57,6 +58,7 @@ class Engine:
         *,
         executor: Executor | None = None,
         tokenizer: Tokenizer | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if executor is None:
             from quire.executor.local import LocalExecutor
@@ -69,20 +71,19 @@ class Engine:
         self.metrics = EngineMetrics()
         assert self.config.max_model_len is not None, "resolved"
         self.max_model_len: int = self.config.max_model_len
-        self._loop = EngineLoop(executor, self.metrics, self._note_end)
+        self._clock = clock
         self.eos_token_ids = executor.facts.eos_token_ids
         if self.tokenizer is not None and self.tokenizer.eos_token_id is not None:
             self.eos_token_ids |= {self.tokenizer.eos_token_id}
         self._ids = itertools.count()
         self._seeds = random.Random(self.config.seed)
-        self._inbox: deque[Callable[[], None]] = deque()
-        self._wake = threading.Condition()
-        self._active: set[str] = set()  # ids of unfinished requests; guarded by _wake
-        self._closing = False
-        self._cause: BaseException | None = None  # why the engine died
-        self._process = os.getpid()
-        self._debug = os.environ.get("QUIRE_DEBUG") == "1"
-        self._thread = threading.Thread(target=self._run, name="quire-engine", daemon=True)
+        self._seeding = threading.Lock()
+        backlog = Backlog(
+            self.config.max_waiting_requests,
+            self.config.max_waiting_tokens or WAITING_POOLS * executor.cache.num_tokens,
+        )
+        self._loop = EngineLoop(executor, self.metrics, backlog, clock)
+        self._thread = EngineThread(self._loop, backlog)
         self._thread.start()
         atexit.register(self.close)
 
@@ -165,6 +166,9 @@ class Engine:
         *,
         priority: int = 0,
         request_id: str | None = None,
+        timeout: float | None = None,
+        cache_salt: str | None = None,
+        bounded: bool = False,
     ) -> RequestStream:
         """Queue a request and return its stream of outputs.
 
@@ -173,113 +177,115 @@ class Engine:
             params: from `resolve`.
             priority: lower runs earlier, under `scheduling_policy="priority"`.
             request_id: the caller's name for it; default: one is made.
+            timeout: seconds from now after which it ends, waiting or running, with what it has and
+                finish_reason "timeout".
+            cache_salt: prefix-cache blocks are shared only between requests of the same salt; in place of
+                the prompt's own.
+            bounded: keep the limits of a server: refuse when too much waits already.
 
         Raises:
-            InvalidParamsError: priority or id are of a wrong type.
+            InvalidParamsError: priority, id or timeout are of a wrong type or out of range.
             RequestError: the id belongs to a request that still runs.
+            QueueFullError: `bounded`, and `max_waiting_requests` or `max_waiting_tokens` are reached.
+            EngineDrainingError: the engine is being stopped.
             EngineDeadError: the engine has stopped.
         """
-        self._check_process()
-        check_submission(priority, request_id)
-        request_id = request_id or f"request-{next(self._ids)}"
+        self._thread.check_process()
+        check_submission(priority, request_id, timeout)
+        now = self._clock()
         state = RequestState(
-            request_id,
+            request_id or f"request-{next(self._ids)}",
             prompt.text,
             prompt.token_ids,
             params,
             self.tokenizer,
-            RequestMetrics(arrival_time=clock()),
+            RequestMetrics(arrival_time=now),
+            deadline=None if timeout is None else now + timeout,
             show_metrics=not self.config.disable_log_stats,
         )
-        requests = self._make_requests(state, prompt, priority)
-        with self._wake:
-            self._check_alive()
-            if request_id in self._active:
-                raise RequestError(
-                    f"request id {request_id!r} is in use by a request that still runs; "
-                    "choose another, or leave it out",
-                    param="request_id",
-                )
-            # Made before the request is known: whatever interrupts us from here on lets go of the
-            # stream, and so aborts the request.
-            stream = RequestStream(state, self.abort)
-            self._active.add(request_id)
-            self._inbox.append(lambda: self._loop.admit(state, requests))
-            self._wake.notify()
-        return stream
+        salt = prompt.cache_salt if cache_salt is None else cache_salt
+        requests = self._make_requests(state, prompt.token_ids, salt, priority)
+        return self._thread.submit(state, requests, bounded=bounded)
 
     def _make_requests(
-        self, state: RequestState, prompt: ParsedPrompt, priority: int
+        self, state: RequestState, token_ids: list[int], cache_salt: str | None, priority: int
     ) -> list[Request]:
         """One `Request` for each of the n sequences; they share the prompt through its cache."""
         params = state.params
         words = params.bad_words or []
         bad_words_ids = self.tokenizer.bad_word_ids(words) if words and self.tokenizer else ()
-        with self._wake:
+        with self._seeding:
             first_seed = self._seeds.getrandbits(63) if params.seed is None else params.seed
         requests = []
         for index, sequence_id in enumerate(sequence_ids(state)):
             requests.append(
                 Request(
                     id=sequence_id,
-                    prompt_token_ids=prompt.token_ids,
+                    prompt_token_ids=token_ids,
                     params=params if index == 0 else params.clone(prompt_logprobs=None),
                     seed=first_seed + index,
                     eos_token_ids=frozenset() if params.ignore_eos else self.eos_token_ids,
                     bad_words_ids=bad_words_ids,
                     arrival_time=state.metrics.arrival_time,
                     priority=priority,
-                    cache_salt=prompt.cache_salt,
+                    cache_salt=cache_salt,
                 )
             )
         return requests
 
     def abort(self, request_id: str) -> None:
         """End a request, wherever it stands, with finish_reason "abort"; unknown ids are ignored."""
-        if not self._is_ours:
-            return
-        with self._wake:
-            if request_id in self._active:
-                self._inbox.append(lambda: self._loop.abort(request_id))
-                self._wake.notify()
+        self._thread.abort(request_id)
 
     def call(self, function: Callable[[Scheduler], Any]) -> Any:
         """Run `function(scheduler)` on the engine thread, between two steps, and return its value."""
-        self._check_process()
-        future: Future[Any] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(function(self._loop.scheduler))
-            except Exception as error:
-                future.set_exception(error)
-
-        with self._wake:
-            self._check_alive()
-            self._inbox.append(run)
-            self._wake.notify()
-        return future.result()  # `_stop` runs what is left in the inbox, so this always ends
+        return self._thread.call(function)
 
     def reset_prefix_cache(self) -> bool:
         """Forget all cached prefixes; requests that run keep what they have. Returns True."""
         self.call(lambda scheduler: scheduler.kv.reset_prefix_cache())
         return True
 
+    # ------------------------------------------------------------------ life
+
     def check_health(self) -> None:
         """Raise EngineDeadError, with its cause, if the engine has stopped."""
-        self._check_process()
-        with self._wake:
-            self._check_alive()
+        self._thread.check_alive()
+
+    def health(self) -> Health:
+        """Whether a request would be answered, and if not, why; never blocks for longer than a lock."""
+        try:
+            self.check_health()
+        except EngineDeadError as error:
+            return Health("dead", error.message)
+        since = self._thread.busy_since()
+        idle = 0.0 if since is None else self._clock() - max(since, self._loop.last_step)
+        if idle > STUCK_AFTER:
+            return Health("stuck", f"requests wait, and no step has ended for {idle:.0f} s")
+        if self._thread.draining:
+            return Health("draining", "the engine is being stopped and takes no new requests")
+        return Health("ok")
+
+    def on_death(self, callback: Callable[[EngineDeadError], None]) -> None:
+        """Call `callback`, from the engine's thread, if the engine stops by an exception.
+
+        All streams have ended by then. At once, if it has stopped so already; never, if it is closed.
+        """
+        self._thread.on_death(callback)
+
+    def drain(self, timeout: float) -> bool:
+        """Take no more requests, let those that are in end for `timeout` seconds, then abort the rest.
+
+        Blocks. The engine answers `submit` with EngineDrainingError from now on, and is still to be closed.
+
+        Returns:
+            whether all requests ended by themselves.
+        """
+        return self._thread.drain(timeout)
 
     def close(self) -> None:
         """Abort what runs, end the thread and free the model; waiting callers get EngineClosedError."""
-        if not self._is_ours:
-            return
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+        self._thread.close()
         atexit.unregister(self.close)
 
     def __enter__(self) -> Engine:
@@ -287,69 +293,3 @@ class Engine:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    @property
-    def _is_ours(self) -> bool:
-        """False in a process forked from the engine's: it has no thread there, and its lock may be held."""
-        return os.getpid() == self._process
-
-    def _check_process(self) -> None:
-        if not self._is_ours:
-            raise EngineDeadError(
-                "this engine was made before the process forked; make the engine in the child, or "
-                "start processes with the 'spawn' method"
-            )
-
-    def _check_alive(self) -> None:
-        if self._closing or self._cause is not None:
-            raise self._death()
-
-    def _death(self) -> EngineDeadError:
-        """A new error for each caller: raising one object in many threads would mix tracebacks."""
-        if self._cause is None:
-            return EngineClosedError("the engine was closed; make a new one")
-        error = EngineDeadError(
-            f"the engine stopped: {type(self._cause).__name__}: {self._cause}; make a new one"
-        )
-        error.__cause__ = self._cause
-        return error
-
-    # ------------------------------------------------------------------ engine thread
-
-    def _run(self) -> None:
-        try:
-            while self._wait_for_work():
-                self._loop.step()
-        except BaseException as cause:
-            self._stop(cause)
-        else:
-            self._stop(None)
-
-    def _wait_for_work(self) -> bool:
-        """Take in what callers sent; sleep while there is nothing to do. False: close."""
-        loop = self._loop
-        with self._wake:
-            if self._debug and not self._inbox and not loop.has_work:
-                loop.scheduler.check()
-            self._wake.wait_for(lambda: self._inbox or self._closing or loop.has_work)
-            if self._closing:
-                return False
-        for _ in range(len(self._inbox)):  # if one fails, `_stop` finds those behind it
-            self._inbox.popleft()()
-        return True
-
-    def _note_end(self, request_id: str) -> None:
-        with self._wake:
-            self._active.discard(request_id)
-
-    def _stop(self, cause: BaseException | None) -> None:
-        """The thread's last act: tell everyone who waits, and free the model."""
-        if cause is not None:
-            logger.critical("the engine stopped", exc_info=cause)
-        with self._wake:
-            self._cause, self._closing = cause, True
-            inbox, self._inbox = self._inbox, deque()
-        for command in inbox:  # requests that no step has seen must end too
-            with contextlib.suppress(Exception):  # it may need what broke
-                command()
-        self._loop.stop(self._death)

@@ -7,7 +7,7 @@ and knows nothing of threads, locks and callers; `Engine` does.
 from __future__ import annotations
 
 import logging
-import time
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,14 +15,14 @@ from functools import partial
 from quire.config import SchedulerConfig
 from quire.core.kv_manager import KVManager
 from quire.core.scheduler import Scheduler
+from quire.engine.backlog import Backlog
 from quire.engine.metrics import EngineMetrics
 from quire.engine.output import RequestState
 from quire.errors import EngineDeadError, QuireError, RequestFailedError
 from quire.executor.base import Executor
-from quire.plan import Progress, StepPlan
+from quire.plan import Progress
 from quire.request import FinishReason, Request
 
-clock = time.monotonic
 logger = logging.getLogger(__name__)
 
 
@@ -32,15 +32,26 @@ class EngineLoop:
     Args:
         executor: runs the steps; closed by `stop`.
         metrics: written here.
+        backlog: told of sequences that leave it.
+        clock: seconds; deadlines and timestamps are on it.
+
+    Attributes:
+        last_step: when the last step ended, whatever came of it.
         on_end: called with the id of a request once it has left.
     """
 
     def __init__(
-        self, executor: Executor, metrics: EngineMetrics, on_end: Callable[[str], None]
+        self,
+        executor: Executor,
+        metrics: EngineMetrics,
+        backlog: Backlog,
+        clock: Callable[[], float],
     ) -> None:
         config = executor.config
         assert config.max_model_len and config.max_num_batched_tokens, "resolved"
         self.executor = executor
+        self.clock = clock
+        self.on_end: Callable[[str], None] = lambda request_id: None
         self.scheduler = Scheduler(
             SchedulerConfig(
                 max_num_seqs=config.max_num_seqs,
@@ -54,16 +65,28 @@ class EngineLoop:
         self.states: dict[str, RequestState] = {}  # by request id
         self.sequences: dict[str, _Sequence] = {}  # by sequence id
         self._metrics = metrics
-        self._on_end = on_end
+        self._backlog = backlog
+        self._next_deadline = math.inf
+        self.last_step = clock()
 
     @property
     def has_work(self) -> bool:
         """Whether a step has something to do."""
         return self.scheduler.has_work
 
+    @property
+    def free_seats(self) -> int:
+        """Requests that the next step can begin, as of the last one: none if it left some waiting."""
+        metrics = self._metrics
+        if metrics.num_waiting:
+            return 0
+        return self.scheduler.config.max_num_seqs - metrics.num_running
+
     def admit(self, state: RequestState, requests: list[Request]) -> None:
         """Take a request in, with its n sequences."""
         self.states[state.request_id] = state
+        if state.deadline is not None:
+            self._next_deadline = min(self._next_deadline, state.deadline)
         for index, request in enumerate(requests):
             self.sequences[request.id] = _Sequence(state, index, request)
             self.scheduler.add(request)
@@ -72,7 +95,7 @@ class EngineLoop:
         """End a request with finish_reason "abort", if it is in."""
         state = self.states.get(request_id)
         if state is not None:
-            self._end(state)
+            self._end(state, FinishReason.ABORT)
 
     def step(self) -> None:
         """Run one step and tell the callers of what it yielded.
@@ -82,11 +105,14 @@ class EngineLoop:
         Raises:
             EngineDeadError: the executor is gone.
         """
+        now = self.clock()
+        self._expire(now)
         plan = self.scheduler.schedule()
+        for admission in plan.admitted:
+            self._note_scheduled(self.sequences[admission.request_id])
+        self._metrics.record_load(self.scheduler)
         if not plan.chunks:  # what there was has been aborted
-            self._metrics.record_load(self.scheduler)
             return
-        started = clock()
         try:
             result = self.executor.execute(plan)
         except EngineDeadError:
@@ -95,8 +121,9 @@ class EngineLoop:
             progress = self.scheduler.fail(plan, f"{type(error).__name__}: {error}")
         else:
             progress = self.scheduler.update(plan, result)
-        self._deliver(plan, progress)
-        self._metrics.record_step(clock() - started)
+        self._deliver(progress)
+        self.last_step = self.clock()
+        self._metrics.record_step(self.last_step - now)
         self._metrics.record_load(self.scheduler)
 
     def stop(self, error: Callable[[], QuireError]) -> None:
@@ -107,11 +134,18 @@ class EngineLoop:
         self.sequences.clear()
         self.executor.close()
 
-    def _deliver(self, plan: StepPlan, progress: list[Progress]) -> None:
-        now = clock()
-        for admission in plan.admitted:
-            if admission.request_id in self.sequences:
-                self.sequences[admission.request_id].note_scheduled()
+    def _expire(self, now: float) -> None:
+        """End requests whose deadline has passed, waiting and running ones alike."""
+        if now < self._next_deadline:
+            return
+        for state in list(self.states.values()):
+            if state.deadline is not None and state.deadline <= now:
+                self._end(state, FinishReason.TIMEOUT)
+        deadlines = (state.deadline for state in self.states.values())
+        self._next_deadline = min((d for d in deadlines if d is not None), default=math.inf)
+
+    def _deliver(self, progress: list[Progress]) -> None:
+        now = self.clock()
         for item in progress:
             sequence = self.sequences.get(item.request_id)
             if sequence is None:
@@ -121,7 +155,7 @@ class EngineLoop:
                 stop_string = state.apply(sequence.index, item, now)
             except Exception as error:  # this request's text could not be made
                 logger.exception("request %s failed", state.request_id)
-                self._end(state, f"{type(error).__name__}: {error}")
+                self._end(state, FinishReason.ERROR, f"{type(error).__name__}: {error}")
                 continue
             if stop_string is not None:
                 self.scheduler.finish(item.request_id, FinishReason.STOP, stop_string)
@@ -133,14 +167,30 @@ class EngineLoop:
                 if state.finished:
                     self._forget(state)
 
-    def _end(self, state: RequestState, error: str | None = None) -> None:
-        """Take all of a request's sequences out of the engine: aborted, or failed by `error`."""
-        reason = FinishReason.ABORT if error is None else FinishReason.ERROR
+    def _note_scheduled(self, sequence: _Sequence) -> None:
+        """Carry what the scheduler noted on the request over to what the caller reads."""
+        request, state = sequence.request, sequence.state
+        metrics = state.metrics
+        metrics.num_preemptions = max(metrics.num_preemptions, request.num_preemptions)
+        if sequence.waits:
+            sequence.waits = False
+            assert request.first_scheduled_time is not None, "it has just been scheduled"
+            self._backlog.start(request.num_prompt_tokens, request.first_scheduled_time)
+        if metrics.first_scheduled_time is None:
+            metrics.first_scheduled_time = request.first_scheduled_time
+        if sequence.index == 0:
+            state.num_cached_tokens = request.num_cached
+
+    def _end(self, state: RequestState, reason: FinishReason, error: str | None = None) -> None:
+        """Take all of a request's sequences out of the engine; `error` says what it failed of."""
         for sequence_id in sequence_ids(state):
-            if self.sequences.pop(sequence_id, None) is not None:
+            sequence = self.sequences.pop(sequence_id, None)
+            if sequence is not None:
                 self.scheduler.finish(sequence_id, reason)
+                if sequence.waits:
+                    self._backlog.leave(sequence.request.num_prompt_tokens)
         try:
-            state.end(reason, clock(), error)
+            state.end(reason, self.clock(), error)
         except Exception as fault:  # not even that: the last of its text could not be made
             logger.exception("request %s failed", state.request_id)
             state.fail(partial(RequestFailedError, f"{type(fault).__name__}: {fault}"))
@@ -149,25 +199,17 @@ class EngineLoop:
     def _forget(self, state: RequestState) -> None:
         del self.states[state.request_id]
         self._metrics.record_finish(state)
-        self._on_end(state.request_id)
+        self.on_end(state.request_id)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Sequence:
     """Where a sequence's progress goes: `state`'s sequence number `index`."""
 
     state: RequestState
     index: int
     request: Request
-
-    def note_scheduled(self) -> None:
-        """Carry what the scheduler noted on the request over to what the caller reads."""
-        metrics, request = self.state.metrics, self.request
-        metrics.num_preemptions = max(metrics.num_preemptions, request.num_preemptions)
-        if metrics.first_scheduled_time is None:
-            metrics.first_scheduled_time = request.first_scheduled_time
-        if self.index == 0:
-            self.state.num_cached_tokens = request.num_cached
+    waits: bool = True  # for its first step
 
 
 def sequence_ids(state: RequestState) -> list[str]:

@@ -89,7 +89,8 @@ class SequenceOutput:
 class RequestState:
     """A caller's request with its n sequences, between engine thread and caller.
 
-    `apply` and `fail` belong to the engine thread, `take` and `wait` to the caller.
+    `apply` and `fail` belong to the engine thread, `take` and `wait` to the caller. At `deadline`, on the
+    engine's clock, it is ended with what it has.
     """
 
     def __init__(
@@ -101,9 +102,11 @@ class RequestState:
         tokenizer: Tokenizer | None,
         metrics: RequestMetrics,
         *,
+        deadline: float | None = None,
         show_metrics: bool = True,
     ) -> None:
         self.request_id = request_id
+        self.deadline = deadline
         self.params = params
         self.metrics = metrics
         self.finished = False
@@ -181,6 +184,11 @@ class RequestState:
                 listener()
             else:
                 self._listeners.append(listener)
+
+    def unlisten(self, listener: Callable[[], None]) -> None:
+        """Do not call `listener` any more; nothing happens if it was called already."""
+        with self._lock, contextlib.suppress(ValueError):
+            self._listeners.remove(listener)
 
     def _ready(self) -> bool:
         if self.finished or self._done:
@@ -265,7 +273,10 @@ class RequestStream:
                 loop.call_soon_threadsafe(ready.set)
 
         self._state.listen(wake)
-        await ready.wait()
+        try:
+            await ready.wait()
+        finally:  # cancelled: the loop may be gone when the next output comes
+            self._state.unlisten(wake)
         output = self._state.take()
         if output is None:
             raise StopAsyncIteration
