@@ -43,7 +43,9 @@ class HttpError(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        self.headers = [
+            (name.encode("latin-1"), value.encode("latin-1")) for name, value in headers
+        ]
         kind = "invalid_request_error" if status < 500 else "server_error"
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 

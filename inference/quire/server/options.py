@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from quire.api.limits import BODY_BYTES, BODY_SECONDS
 from quire.config import option
 from quire.errors import ConfigError
 
@@ -40,7 +41,9 @@ class ServerOptions:
     api_key_file: str | None = option(None, "file with one key a line")
     open_metrics: bool = option(False, "let /metrics be read without a key")
     ssl_certfile: str | None = option(None, "TLS certificate, a PEM file")
-    ssl_keyfile: str | None = option(None, "key of the certificate, where its file does not hold it")
+    ssl_keyfile: str | None = option(
+        None, "key of the certificate, where its file does not hold it"
+    )
     ssl_ca_certs: str | None = option(None, "clients must show a certificate that these sign")
     allowed_origins: list[str] | None = option(
         None, "web origin whose pages may call this server (CORS); * for all"
@@ -57,8 +60,8 @@ class ServerOptions:
     default_chat_template_kwargs: Mapping[str, Any] | None = option(
         None, "arguments of the chat template where a request gives none"
     )
-    max_request_bytes: int = option(32 * 2**20, "longest body of a request")
-    body_timeout: float = option(30.0, "seconds in which a body must have come")
+    max_request_bytes: int = option(BODY_BYTES, "longest body of a request")
+    body_timeout: float = option(BODY_SECONDS, "seconds in which a body must have come")
     sse_keep_alive_interval: float = option(
         15.0, "seconds of silence in a stream after which a comment is sent"
     )
@@ -87,7 +90,9 @@ class ServerOptions:
                 f"log_format must be text or json; got {self.log_format!r}", param="log_format"
             )
         if self.ssl_certfile is None and (self.ssl_keyfile or self.ssl_ca_certs):
-            raise ConfigError("TLS needs a certificate: give ssl_certfile too", param="ssl_certfile")
+            raise ConfigError(
+                "TLS needs a certificate: give ssl_certfile too", param="ssl_certfile"
+            )
 
     @property
     def is_local(self) -> bool:
