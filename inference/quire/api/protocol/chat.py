@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from quire.api import limits
-from quire.api.protocol.fields import ChoiceFields, LogprobCount, TemplateKwargs, refuse, Body
+from quire.api.protocol.fields import Body, ChoiceFields, LogprobCount, TemplateKwargs, refuse
 from quire.api.protocol.refusals import CHAT, CONTENT_PARTS, Refusal
 from quire.errors import suggest
 
@@ -33,12 +33,22 @@ class TextPart(Body):
     type: Literal["text"]
     text: str
 
+    @property
+    def words(self) -> str:
+        """What is said."""
+        return self.text
+
 
 class RefusalPart(Body):
     """A refusal in an answer of an earlier turn."""
 
     type: Literal["refusal"]
     refusal: str
+
+    @property
+    def words(self) -> str:
+        """What is said."""
+        return self.refusal
 
 
 def _part_kind(value: Any) -> Any:
@@ -110,16 +120,20 @@ class ChatMessage(Body):
             plain["tool_call_id"] = self.tool_call_id
         return plain
 
+    @property
+    def size(self) -> int:
+        """Characters of the content, about."""
+        if self.content is None or isinstance(self.content, str):
+            return len(self.content or "")
+        return sum(len(part.words) for part in self.content)
+
     def _text(self) -> str | list[dict[str, str]]:
         """A text, or text parts."""
         if self.content is None:
             return self.refusal or ""
         if isinstance(self.content, str):
             return self.content
-        return [
-            {"type": "text", "text": part.text if isinstance(part, TextPart) else part.refusal}
-            for part in self.content
-        ]
+        return [{"type": "text", "text": part.words} for part in self.content]
 
 
 Messages = Annotated[

@@ -45,6 +45,8 @@ class CompletionRequest(ChoiceFields):
 
     prompt: Prompt
     """Text, token ids, or a list of either."""
+    add_special_tokens: bool | None = None
+    """Let the tokenizer add its own to text, such as the beginning of sequence; default: true."""
     echo: bool | None = None
     """Begin each choice with its prompt; with `logprobs` they cover the prompt too."""
     logprobs: LogprobCount | None = None

@@ -86,9 +86,7 @@ class CallFields(Body):
     ) = None
     """Cached prefixes are shared only between requests of the same salt (and API key)."""
     request_id: (
-        Annotated[
-            str, Field(max_length=limits.REQUEST_ID_CHARACTERS, pattern=r"^[\x21-\x7e]+$")
-        ]
+        Annotated[str, Field(max_length=limits.REQUEST_ID_CHARACTERS, pattern=r"^[\x21-\x7e]+$")]
         | None
     ) = None
     """A label for the answer's id, unless the header X-Request-Id has one."""
@@ -153,8 +151,6 @@ class ChoiceFields(CallFields, SamplingFields):
     prompt_logprobs: LogprobCount | None = None
     """Log-probabilities of the prompt's tokens and of the k most likely ones; not with `stream`."""
     stream_options: StreamOptions | None = None
-    add_special_tokens: bool | None = None
-    """Let the tokenizer add its own, such as the beginning of sequence."""
     return_token_ids: bool | None = None
     """Also return `prompt_token_ids` and `token_ids`."""
     return_tokens_as_token_ids: bool | None = None

@@ -93,6 +93,7 @@ CHAT: Mapping[str, Refusal] = {
     "prediction": Refusal("predicted outputs are not used"),
     "web_search_options": _HOSTED,
     "documents": Refusal("pass them as chat_template_kwargs, if the model's template has them"),
+    "add_special_tokens": Refusal("the model's chat template writes them", (False,)),
     "echo": Refusal("chat answers begin after the prompt", (False,)),
     "store": Refusal("chat completions are not kept; /v1/responses keeps its answers", (False,)),
     "prompt": Refusal("a prompt belongs to /v1/completions; write messages"),

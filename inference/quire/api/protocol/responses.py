@@ -16,7 +16,6 @@ from quire.api.protocol.fields import (
     LogprobCount,
     Metadata,
     SamplingFields,
-    StreamOptions,
     TemplateKwargs,
     refuse,
 )
@@ -71,7 +70,7 @@ class InputMessage(Body):
     status: Literal["in_progress", "completed", "incomplete"] | None = None
     phase: None = None
 
-    def for_template(self) -> dict[str, Any]:
+    def for_template(self) -> dict[str, str]:
         """The message in plain types, as chat templates expect it."""
         content = self.content
         if not isinstance(content, str):
@@ -83,6 +82,13 @@ InputItems = Annotated[
     list[Annotated[InputMessage, BeforeValidator(_item_kind)]],
     Field(min_length=1, max_length=limits.MESSAGES, fail_fast=True),
 ]
+
+
+class ResponseStreamOptions(Body):
+    """What a stream holds beside the text; the usage is on its last event in any case."""
+
+    include_obfuscation: Literal[False] | None = None
+    """Events are never padded."""
 
 
 class ResponsesRequest(CallFields, SamplingFields):
@@ -102,15 +108,15 @@ class ResponsesRequest(CallFields, SamplingFields):
     """Keep the answer, so that it can be fetched and gone on from; default: true."""
     background: bool | None = None
     """Return at once; the answer is fetched, or cancelled, by its id."""
-    include: (
-        list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None
-    ) = None
+    include: list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = (
+        None
+    )
     """`message.output_text.logprobs`; answers have no reasoning that could be encrypted."""
     top_logprobs: LogprobCount | None = None
     """How many of the most likely tokens stand beside each; implies that logprobs are included."""
     metadata: Metadata | None = None
     """Labels of the caller's, returned with the answer."""
-    stream_options: StreamOptions | None = None
+    stream_options: ResponseStreamOptions | None = None
     chat_template_kwargs: TemplateKwargs | None = None
     """Further variables for the chat template."""
 
@@ -123,3 +129,10 @@ class ResponsesRequest(CallFields, SamplingFields):
         if self.background and self.store is False:
             raise refuse("needs store=true: the answer is fetched by its id", "background")
         return self
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The input as messages in plain types."""
+        if isinstance(self.input, str):
+            return [{"role": "user", "content": self.input}]
+        return [item.for_template() for item in self.input]

@@ -27,7 +27,7 @@ class TokenizeRequest(TemplateFields):
     prompt: Annotated[str, Field(max_length=limits.TOKENIZE_CHARACTERS)] | None = None
     messages: Messages | None = None  # type: ignore[assignment]
     add_special_tokens: bool | None = None
-    """Default: true for a text, false for a conversation, whose template writes them."""
+    """To a text; default: true. The template of a conversation writes them."""
     return_token_strs: bool | None = None
     """Also return each token's text."""
 
@@ -35,6 +35,8 @@ class TokenizeRequest(TemplateFields):
     def _check_one(self) -> TokenizeRequest:
         if (self.prompt is None) == (self.messages is None):
             raise refuse("or messages: give one of them", "prompt")
+        if self.messages is not None and self.add_special_tokens:
+            raise refuse("is for a prompt: a chat template writes them", "add_special_tokens")
         return self
 
 

@@ -1,0 +1,206 @@
+"""The engine as the endpoints use it: names of the model, work off the event loop, submission.
+
+Knows the terms of a call (deadline, tenant, priority) and none of the shapes of OpenAI's API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from quire.api import limits
+from quire.api.calls import Call
+from quire.api.generation import Generation
+from quire.api.protocol.chat import TemplateFields
+from quire.api.protocol.fields import CallFields
+from quire.api.token_names import TokenNames
+from quire.engine.engine import Engine
+from quire.engine.output import RequestStream
+from quire.engine.prompts import ParsedPrompt
+from quire.errors import InvalidParamsError, ModelNotFoundError, RequestError
+from quire.sampling_params import SamplingParams
+
+INLINE_CHARACTERS = 2000  # prompts up to this long are prepared on the loop: a thread costs more
+PREPARING_THREADS = 2
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceOptions:
+    """What the operator decides.
+
+    Args:
+        served_model_names: names that requests may use, the first one in answers to requests without
+            any; default: the model's own.
+        allow_unknown_fields: leave unknown fields of a request out, with a warning, instead of refusing.
+        default_chat_template_kwargs: variables of chat templates that requests may override.
+        trust_request_chat_template: let requests bring a chat template of their own.
+        max_stored_responses, max_stored_response_bytes: answers of /v1/responses that are kept; the
+            longest unused go first.
+    """
+
+    served_model_names: tuple[str, ...] = ()
+    allow_unknown_fields: bool = False
+    default_chat_template_kwargs: Mapping[str, Any] | None = None
+    trust_request_chat_template: bool = False
+    max_stored_responses: int = limits.STORED_RESPONSES
+    max_stored_response_bytes: int = limits.STORED_RESPONSE_BYTES
+
+
+class Backend:
+    """What all endpoints need of the engine."""
+
+    def __init__(self, engine: Engine, options: ServiceOptions) -> None:
+        self.engine = engine
+        self.options = options
+        self.model_names = options.served_model_names or (
+            engine.config.model or engine.facts.folder.name,
+        )
+        self.started = int(time.time())
+        self.token_names = TokenNames(engine.tokenizer)
+        self._pool = ThreadPoolExecutor(PREPARING_THREADS, thread_name_prefix="quire-api")
+
+    def close(self) -> None:
+        """Wait for the threads; the engine is its owner's to close."""
+        self._pool.shutdown()
+
+    def model_name(self, asked: str | None) -> str:
+        """The name to answer under.
+
+        Raises:
+            ModelNotFoundError: no such model here, with the names there are.
+        """
+        if asked is None:
+            return self.model_names[0]
+        if asked not in self.model_names:
+            known = ", ".join(f"`{name}`" for name in self.model_names)
+            raise ModelNotFoundError(
+                f"The model `{asked[:100]}` does not exist. Served here: {known}.", param="model"
+            )
+        return asked
+
+    async def prepare(self, work: Callable[[], T], characters: int) -> T:
+        """Do what may take long (tokenizing, rendering) without holding up the event loop.
+
+        Args:
+            characters: about how much there is to work on.
+        """
+        if characters <= INLINE_CHARACTERS:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def parse_chat(
+        self, messages: list[dict[str, Any]], template: Mapping[str, Any], field: str
+    ) -> ParsedPrompt:
+        """A conversation as a prompt.
+
+        Args:
+            template: keyword arguments of `Engine.parse_chat`.
+            field: what the request calls its messages.
+
+        Raises:
+            InvalidPromptError, PromptTooLongError: naming that field.
+        """
+        try:
+            return self.engine.parse_chat(messages, **template)
+        except RequestError as error:
+            if error.param == "prompt":  # the engine's name for what the template made
+                raise type(error)(error.message, param=field) from None
+            raise
+
+    def template_arguments(self, request: TemplateFields) -> dict[str, Any]:
+        """Keyword arguments of `Engine.parse_chat` that a request asks for.
+
+        Raises:
+            InvalidParamsError: a template of its own, which it may not bring, or which is none.
+        """
+        template = request.chat_template
+        if template is not None:
+            if not self.options.trust_request_chat_template:
+                raise InvalidParamsError(
+                    "chat_template in a request is refused: the server does not trust templates of "
+                    "its clients (--trust-request-chat-template)",
+                    param="chat_template",
+                )
+            if "{" not in template:  # else it would be taken for the name of a file
+                raise InvalidParamsError(
+                    "chat_template must be a Jinja template", param="chat_template"
+                )
+        continues = bool(request.continue_final_message)
+        begins = request.add_generation_prompt
+        return {
+            "chat_template": template,
+            "add_generation_prompt": not continues if begins is None else begins,
+            "continue_final_message": continues,
+            "chat_template_kwargs": self.template_kwargs(request.chat_template_kwargs),
+        }
+
+    def template_kwargs(self, asked: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """Variables for the chat template: the request's over the operator's."""
+        return {**(self.options.default_chat_template_kwargs or {}), **(asked or {})} or None
+
+    def answer_id(self, prefix: str, request: CallFields, call: Call) -> str:
+        """The answer's id: `chatcmpl-` and the label that the client or the server chose."""
+        label = call.request_id if call.named else request.request_id or call.request_id
+        return f"{prefix}-{label}"
+
+    def submit(
+        self,
+        answer_id: str,
+        prompts: Sequence[ParsedPrompt],
+        params: SamplingParams,
+        request: CallFields,
+        call: Call,
+    ) -> Generation:
+        """Queue one engine request for each prompt, all or none.
+
+        Args:
+            answer_id: begins the engine's ids, which are this, "#" and something unique.
+            params: from `Engine.resolve`.
+
+        Raises:
+            InvalidParamsError: a priority where the engine knows none.
+            QueueFullError, EngineDrainingError, EngineDeadError: it takes no more.
+        """
+        if request.priority and self.engine.config.scheduling_policy != "priority":
+            raise InvalidParamsError(
+                "priority has no effect here: the server must be started with "
+                "--scheduling-policy priority",
+                param="priority",
+            )
+        salt = cache_salt(request, call)
+        timeout = min(filter(None, (request.timeout, call.timeout)), default=None)
+        unique = secrets.token_hex(6)
+        streams: list[RequestStream] = []
+        try:
+            for number, prompt in enumerate(prompts):
+                streams.append(
+                    self.engine.submit(
+                        prompt,
+                        params,
+                        priority=request.priority or 0,
+                        request_id=f"{answer_id}#{unique}-{number}",
+                        timeout=timeout,
+                        cache_salt=salt,
+                        bounded=True,
+                    )
+                )
+        except BaseException:
+            for stream in streams:
+                stream.close()
+            raise
+        return Generation(streams, [len(prompt.token_ids) for prompt in prompts])
+
+
+def cache_salt(request: CallFields, call: Call) -> str | None:
+    """What keeps cached prefixes apart: the tenant and the request's own salt, told from each other."""
+    if call.tenant is None and request.cache_salt is None:
+        return None
+    return json.dumps([call.tenant, request.cache_salt])

@@ -1,0 +1,151 @@
+"""/v1/chat/completions: conversations in, messages or their deltas out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from quire.api.answers import AnswerHead, StreamUsage, prompt_fields, token_fields
+from quire.api.backend import Backend
+from quire.api.cache_report import cache_report
+from quire.api.calls import Call, Event, Events, Reply, Stream
+from quire.api.generation import Generation
+from quire.api.logprobs import LogprobShapes
+from quire.api.protocol.chat import ChatCompletionRequest
+from quire.api.sampling import sampling_params, sampling_warnings, to_end_of_context
+from quire.api.usage import Usage
+from quire.outputs import CompletionOutput, RequestOutput
+from quire.sampling_params import RequestOutputKind, SamplingParams
+
+
+async def create(backend: Backend, request: ChatCompletionRequest, call: Call) -> Reply | Stream:
+    """Answer a conversation.
+
+    Raises:
+        RequestError: it cannot be served as it was made.
+        QueueFullError, EngineDrainingError, EngineDeadError, RequestFailedError: it could be, but is not.
+    """
+    model = backend.model_name(request.model)
+    params = _params(backend, request)
+    template = backend.template_arguments(request)
+    messages = [message.for_template() for message in request.messages]
+    prompt = await backend.prepare(
+        lambda: backend.parse_chat(messages, template, "messages"), _size(request)
+    )
+    answer_id = backend.answer_id("chatcmpl", request, call)
+    report = await cache_report(backend, request, call, [prompt], messages)
+    generation = backend.submit(answer_id, [prompt], params, request, call)
+    shapes = LogprobShapes(
+        backend.token_names, params.logprobs or 0, bool(request.return_tokens_as_token_ids)
+    )
+    warnings = sampling_warnings(request)
+    if request.stream:
+        head = AnswerHead(answer_id, "chat.completion.chunk", model)
+        chunks = _Chunks(request, head, shapes, Usage(generation.num_prompt_tokens), report)
+        return Stream(Events(chunks.events(generation), generation.close), warnings)
+    [output] = await generation.results()
+    usage = Usage.of(generation.num_prompt_tokens, [output])
+    body = AnswerHead(answer_id, "chat.completion", model).with_choices(
+        [_choice(request, shapes, one) for one in output.outputs],
+        usage=usage.for_completions(),
+        **prompt_fields(request, output),
+        **report,
+    )
+    return Reply(body, warnings)
+
+
+def _params(backend: Backend, request: ChatCompletionRequest) -> SamplingParams:
+    params = sampling_params(
+        request,
+        n=request.n,
+        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        prompt_logprobs=request.prompt_logprobs,
+    )
+    asked = request.max_completion_tokens or request.max_tokens
+    params = to_end_of_context(params, asked, backend.engine.facts.generation_defaults)
+    kind = RequestOutputKind.DELTA if request.stream else RequestOutputKind.FINAL_ONLY
+    return backend.engine.resolve(params, kind)
+
+
+def _size(request: ChatCompletionRequest) -> int:
+    """About how many characters there are to render; what the request adds to the template is long."""
+    if request.chat_template is not None or request.chat_template_kwargs:
+        return 1 << 20
+    return sum(message.size for message in request.messages)
+
+
+def _choice(
+    request: ChatCompletionRequest, shapes: LogprobShapes, one: CompletionOutput
+) -> dict[str, Any]:
+    return {
+        "index": one.index,
+        "message": {"role": "assistant", "content": one.text, "refusal": None},
+        "logprobs": None if one.logprobs is None else shapes.chat(one.logprobs),
+        "finish_reason": one.finish_reason,
+        "stop_reason": one.stop_reason,
+        **token_fields(request, one.token_ids),
+    }
+
+
+class _Chunks:
+    """The chunks of one streamed answer: for each choice its role, its text, its end."""
+
+    def __init__(
+        self,
+        request: ChatCompletionRequest,
+        head: AnswerHead,
+        shapes: LogprobShapes,
+        usage: Usage,
+        report: dict[str, Any],
+    ) -> None:
+        self._request = request
+        self._head = head
+        self._shapes = shapes
+        self._usage = StreamUsage(request, usage)
+        self._report = report
+        self._begun: set[int] = set()  # choices whose role was sent
+
+    async def events(self, generation: Generation) -> AsyncGenerator[Event, None]:
+        async with contextlib.aclosing(generation.outputs()) as outputs:
+            async for _, output in outputs:
+                self._usage.usage.add(0, output)
+                for one in output.outputs:
+                    if one.index not in self._begun:
+                        yield self._begin(one.index, output)
+                    if (
+                        one.text
+                        or one.logprobs
+                        or (self._request.return_token_ids and one.token_ids)
+                    ):
+                        yield self._text(one)
+                    if one.finish_reason is not None:
+                        yield self._end(one)
+        if self._usage.wanted:
+            yield Event(self._head.with_choices([], **self._usage.at_end()))
+
+    def _begin(self, index: int, output: RequestOutput) -> Event:
+        first = {} if self._begun else {**prompt_fields(self._request, output), **self._report}
+        self._begun.add(index)
+        return self._event(index, {"role": "assistant", "content": ""}, **first)
+
+    def _text(self, one: CompletionOutput) -> Event:
+        logprobs = self._shapes.chat(one.logprobs) if one.logprobs else None
+        tokens = token_fields(self._request, one.token_ids)
+        return self._event(one.index, {"content": one.text}, {"logprobs": logprobs, **tokens})
+
+    def _end(self, one: CompletionOutput) -> Event:
+        end = {"finish_reason": one.finish_reason, "stop_reason": one.stop_reason}
+        return self._event(one.index, {}, end)
+
+    def _event(
+        self, index: int, delta: dict[str, Any], choice: dict[str, Any] | None = None, **more: Any
+    ) -> Event:
+        whole = {
+            "index": index,
+            "delta": delta,
+            "logprobs": None,
+            "finish_reason": None,
+            **(choice or {}),
+        }
+        return Event(self._head.with_choices([whole], **self._usage.on_chunk(), **more))

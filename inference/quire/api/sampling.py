@@ -1,0 +1,48 @@
+"""From a body's fields to `SamplingParams`. What depends on the model is checked by the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from quire.api.protocol.fields import SamplingFields
+from quire.sampling_params import GREEDY_BELOW, MIN_TEMPERATURE, SamplingParams
+
+NAMES = tuple(SamplingFields.model_fields)  # each is a field of SamplingParams
+
+
+def sampling_params(request: SamplingFields, **more: Any) -> SamplingParams:
+    """Parameters with what the request sets; the rest is left to the model's defaults.
+
+    Args:
+        more: parameters that each endpoint has its own field for; None: not set.
+
+    Raises:
+        InvalidParamsError: fields that contradict each other.
+    """
+    given = {name: getattr(request, name) for name in NAMES} | more
+    return SamplingParams(**{name: value for name, value in given.items() if value is not None})
+
+
+def to_end_of_context(
+    params: SamplingParams, asked: int | None, defaults: Mapping[str, Any]
+) -> SamplingParams:
+    """The parameters of a chat, which goes on to the end of the context unless told otherwise.
+
+    Args:
+        asked: the request's limit.
+        defaults: of the model; its own `max_tokens` stands where the request has none.
+    """
+    if asked is None and "max_tokens" in defaults:
+        return params
+    return params.clone(max_tokens=asked)
+
+
+def sampling_warnings(request: SamplingFields) -> tuple[str, ...]:
+    """What is done otherwise than the request says."""
+    temperature = request.temperature
+    if temperature is not None and GREEDY_BELOW <= temperature < MIN_TEMPERATURE:
+        return (f"temperature {temperature:g} was raised to {MIN_TEMPERATURE:g}",)
+    if temperature is not None and 0 < temperature < GREEDY_BELOW:
+        return (f"temperature {temperature:g} was taken as 0 (greedy)",)
+    return ()
