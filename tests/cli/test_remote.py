@@ -164,6 +164,7 @@ def test_keys(server: SSEServer, monkeypatch: pytest.MonkeyPatch) -> None:
     ("arguments", "message"),
     [
         (["--dtype", "float32"], "--dtype is for an engine in this process"),
+        (["--max-tokens", "none"], "--max-tokens none does not go with --url"),
         (["--no-detokenize", "--json"], "--detokenize does not go with --url"),
         (["--logprobs", "2", "--json"], "--logprobs does not go with --url"),
     ],

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from quire.engine.llm import LLM
 
 COMMANDS = {
+    "serve": "run an OpenAI-compatible server",
     "generate": "complete one or more prompts",
     "chat": "talk with a model in the terminal",
+    "run-batch": "answer a file of requests, in OpenAI's batch format",
     "models": "list what can be run, and what the local cache holds",
     "build-kernels": "compile the CPU's operations now, not at the first use",
     "version": "print the versions of quire and what it stands on",
@@ -31,6 +33,7 @@ COMMANDS = {
 
 EXAMPLES = """\
 examples:
+  quire serve
   quire generate "The capital of France is"
   quire chat --model Qwen/Qwen2.5-0.5B-Instruct
   quire chat --quick "What is a KV cache?"

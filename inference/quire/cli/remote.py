@@ -23,7 +23,7 @@ from quire.errors import (
     RequestFailedError,
 )
 from quire.outputs import CompletionOutput, RequestOutput
-from quire.sampling_params import RequestOutputKind, SamplingParams
+from quire.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -217,9 +217,7 @@ class RemoteLLM:
     ) -> Generator[RequestOutput, None, None]:
         from openai import Stream
 
-        body = {**self._body(params), **asked, "stream": True}
-        if body.get("max_tokens", 0) is None and "messages" in asked:
-            del body["max_tokens"]  # a conversation goes on to the end of the context by itself
+        body = {**self._body(params, chat="messages" in asked), **asked, "stream": True}
         finished = False
         with (
             endpoint_errors(self.url),
@@ -234,11 +232,16 @@ class RemoteLLM:
         if not finished:
             raise EndpointError(f"the connection to {self.url} ended before the answer did")
 
-    def _body(self, params: SamplingParams) -> dict[str, Any]:
+    def _body(self, params: SamplingParams, *, chat: bool = False) -> dict[str, Any]:
         """The request's fields: those that were set, under OpenAI's and vLLM's names."""
         body: dict[str, Any] = {"model": self.model}
         if self._gives_token_ids:
             body["return_token_ids"] = True
+        if params.max_tokens is None and not chat:
+            raise InvalidParamsError(
+                "--max-tokens none does not go with --url: endpoints read it as 16; give a number",
+                param="max_tokens",
+            )
         for name in sorted(params.fields_set()):
             value = getattr(params, name)
             if name in ENGINE_ONLY and value is not None and value is not True:
@@ -246,7 +249,7 @@ class RemoteLLM:
                     f"--{name.replace('_', '-')} does not go with --url: {ENGINE_ONLY[name]}",
                     param=name,
                 )
-            if name not in ENGINE_ONLY and not isinstance(value, RequestOutputKind):
+            if name not in ENGINE_ONLY and name != "output_kind" and value is not None:
                 body[name] = value
         return body
 
@@ -292,20 +295,21 @@ def endpoint_errors(url: str) -> Iterator[None]:
 
     try:
         yield
-    except APIError as error:
+    except QuireError:
+        raise
+    except (APIError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise translate(error, url) from error
-    except (ValueError, LookupError, AttributeError, TypeError) as error:
-        if isinstance(error, QuireError):
-            raise
-        raise EndpointError(
-            f"{url} answered with what is no OpenAI answer ({type(error).__name__}: {error}); "
-            "check the address"
-        ) from error
 
 
 def translate(error: Exception, url: str) -> QuireError:
-    """The error of ours that says what the official client's says."""
-    from openai import APIConnectionError, APIStatusError, APITimeoutError
+    """The error of ours for one of the official client's, or one met in reading an answer."""
+    from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError
+
+    if not isinstance(error, APIError):
+        return EndpointError(
+            f"{url} answered with what is no OpenAI answer ({type(error).__name__}: {error}); "
+            "check the address"
+        )
 
     if isinstance(error, APITimeoutError):
         return EndpointError(f"{url} did not answer in time")
