@@ -62,9 +62,36 @@ class RequestMetrics:
     @property
     def time_to_first_token(self) -> float | None:
         """Seconds from arrival to the first token."""
-        if self.first_token_time is None:
-            return None
-        return self.first_token_time - self.arrival_time
+        return _between(self.arrival_time, self.first_token_time)
+
+    @property
+    def queue_time(self) -> float | None:
+        """Seconds from arrival to the first step."""
+        return _between(self.arrival_time, self.first_scheduled_time)
+
+    @property
+    def prefill_time(self) -> float | None:
+        """Seconds from the first step to the first token."""
+        return _between(self.first_scheduled_time, self.first_token_time)
+
+    @property
+    def decode_time(self) -> float | None:
+        """Seconds from the first token to the last."""
+        return _between(self.first_token_time, self.last_token_time)
+
+    @property
+    def inference_time(self) -> float | None:
+        """Seconds from the first step to the last token."""
+        return _between(self.first_scheduled_time, self.last_token_time)
+
+    @property
+    def total_time(self) -> float | None:
+        """Seconds from arrival to the end."""
+        return _between(self.arrival_time, self.finished_time)
+
+
+def _between(start: float | None, end: float | None) -> float | None:
+    return None if start is None or end is None else end - start
 
 
 @dataclass(slots=True)

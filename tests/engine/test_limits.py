@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import pickle
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from fake_executor import FakeExecutor
-from quire import LLM, Engine, RequestOutputKind, SamplingParams
+from quire import LLM, Engine, SamplingParams
 from quire.engine.backlog import Backlog
-from quire.engine.output import RequestStream
 from quire.errors import (
     EngineClosedError,
     EngineDeadError,
@@ -23,64 +20,7 @@ from quire.errors import (
     QueueFullError,
 )
 from quire.plan import StepPlan
-
-LONG = 60.0
-
-
-class Clock:
-    """Seconds that pass only when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@contextmanager
-def engine_at(clock: Clock, step_seconds: float = 1.0, **options: Any) -> Iterator[Engine]:
-    """An engine whose steps take `step_seconds` on `clock`, and no time at all."""
-
-    def tick(plan: StepPlan) -> None:
-        clock.now += step_seconds
-
-    executor = FakeExecutor(skip_tokenizer_init=True, before_step=tick, **options)
-    with Engine(executor=executor, clock=clock) as engine:
-        yield engine
-
-
-@contextmanager
-def held(**options: Any) -> Iterator[tuple[Engine, FakeExecutor]]:
-    """An engine that is held in its first step; the gate opens at the end."""
-    executor = FakeExecutor(skip_tokenizer_init=True, **options)
-    executor.gate.clear()
-    with Engine(executor=executor) as engine:
-        try:
-            yield engine, executor
-        finally:
-            executor.gate.set()
-
-
-def submit(engine: Engine, prompt: list[int], **options: Any) -> RequestStream:
-    fields = {"temperature": 0, "detokenize": False, "ignore_eos": True, "max_tokens": 100}
-    params = SamplingParams(
-        **{**fields, **options.pop("params", {})}, output_kind=RequestOutputKind.FINAL_ONLY
-    )
-    return engine.submit(engine.parse(prompt), engine.resolve(params), **options)
-
-
-def reason(stream: RequestStream) -> str | None:
-    return next(stream).outputs[0].finish_reason
-
-
-def idle(engine: Engine) -> tuple[int, float]:
-    def look(scheduler: Any) -> tuple[int, float]:
-        scheduler.check()
-        return scheduler.num_requests, scheduler.kv.usage
-
-    found: tuple[int, float] = engine.call(look)
-    return found
-
+from simulated_engines import LONG, Clock, engine_at, held_engine, left_over, reason, submit
 
 # ---------------------------------------------------------------------- deadlines
 
@@ -92,7 +32,7 @@ def test_a_deadline_ends_a_running_request_with_what_it_has() -> None:
         assert output.outputs[0].finish_reason == "timeout"
         assert 1 <= len(output.outputs[0].token_ids) <= 5
         assert reason(other) == "length"
-        assert idle(engine) == (0, 0.0)
+        assert left_over(engine) == (0, 0.0)
 
 
 def test_a_deadline_ends_a_waiting_request() -> None:
@@ -102,14 +42,14 @@ def test_a_deadline_ends_a_waiting_request() -> None:
         output = next(waiting[0])
         assert (output.outputs[0].finish_reason, output.outputs[0].token_ids) == ("timeout", [])
         assert [reason(running), reason(waiting[1])] == ["length", "length"]
-        assert idle(engine) == (0, 0.0)
+        assert left_over(engine) == (0, 0.0)
 
 
 def test_a_deadline_ends_all_sequences_of_a_request() -> None:
     with engine_at(Clock(), max_num_seqs=2) as engine:
         output = next(submit(engine, [1], timeout=4, params={"n": 3, "temperature": 1}))
         assert [one.finish_reason for one in output.outputs] == ["timeout"] * 3
-        assert output.finished and idle(engine) == (0, 0.0)
+        assert output.finished and left_over(engine) == (0, 0.0)
 
 
 def test_a_deadline_is_of_its_request_alone() -> None:
@@ -133,7 +73,7 @@ def test_a_timeout_must_be_a_number_of_seconds(timeout: Any) -> None:
 
 
 def test_a_server_refuses_what_would_wait_too_long() -> None:
-    with held(max_num_seqs=1, max_waiting_requests=2) as (engine, executor):
+    with held_engine(max_num_seqs=1, max_waiting_requests=2) as (engine, executor):
         first = submit(engine, [1], bounded=True)
         assert executor.at_gate.wait(LONG)
         waiting = [submit(engine, [i], bounded=True) for i in (2, 3)]
@@ -148,7 +88,7 @@ def test_a_server_refuses_what_would_wait_too_long() -> None:
 
 
 def test_tokens_that_wait_are_bounded_too_but_not_a_line_of_one() -> None:
-    with held(max_num_seqs=1, max_waiting_tokens=50) as (engine, executor):
+    with held_engine(max_num_seqs=1, max_waiting_tokens=50) as (engine, executor):
         submitted = [submit(engine, [1], bounded=True)]
         assert executor.at_gate.wait(LONG)
         submitted.append(
@@ -161,7 +101,7 @@ def test_tokens_that_wait_are_bounded_too_but_not_a_line_of_one() -> None:
 
 
 def test_what_ends_in_line_makes_room() -> None:
-    with held(max_num_seqs=1, max_waiting_requests=1) as (engine, executor):
+    with held_engine(max_num_seqs=1, max_waiting_requests=1) as (engine, executor):
         submit_kept = submit(engine, [1], bounded=True)
         assert executor.at_gate.wait(LONG)
         waiting = submit(engine, [2], bounded=True)
@@ -175,7 +115,7 @@ def test_what_ends_in_line_makes_room() -> None:
 
 
 def test_free_seats_are_not_a_line() -> None:
-    with held(max_num_seqs=8, max_waiting_requests=1) as (engine, executor):
+    with held_engine(max_num_seqs=8, max_waiting_requests=1) as (engine, executor):
         streams = [submit(engine, [1 + i], bounded=True) for i in range(9)]
         executor.gate.set()
         assert [reason(stream) for stream in streams] == ["length"] * 9
@@ -227,7 +167,7 @@ def test_two_salts_never_share_a_block() -> None:
 
 
 def test_a_drained_engine_ends_what_it_has_and_takes_nothing_new() -> None:
-    with held(max_num_seqs=1) as (engine, executor):
+    with held_engine(max_num_seqs=1) as (engine, executor):
         streams = [submit(engine, [1]), submit(engine, [2])]
         assert executor.at_gate.wait(LONG)
         result: list[bool] = []
@@ -250,7 +190,7 @@ def test_draining_aborts_what_takes_too_long() -> None:
         assert engine.drain(0) is False
         assert reason(endless) == "abort"
         assert engine.drain(0) is True
-        assert idle(engine) == (0, 0.0)
+        assert left_over(engine) == (0, 0.0)
 
 
 def test_death_is_told_after_all_streams_have_ended() -> None:
@@ -287,7 +227,7 @@ def test_closing_is_no_death() -> None:
 
 
 async def test_a_cancelled_reader_leaves_nothing_behind() -> None:
-    with held() as (engine, executor):
+    with held_engine() as (engine, executor):
         stream = submit(engine, [1])
         await asyncio.to_thread(executor.at_gate.wait)
         for _ in range(3):

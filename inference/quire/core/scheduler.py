@@ -74,6 +74,7 @@ class Scheduler:
         self._suspects: dict[str, int] = {}  # id -> computed tokens that clear it
         self._in_flight: dict[str, Request] = {}  # of the plan that has no result yet
         self._released: dict[str, None] = {}  # ids for the next plan, in order
+        self.num_preemptions = 0  # of all requests, since the start
         self._num_added = 0
         self._step = 0
 
@@ -149,6 +150,7 @@ class Scheduler:
         self._released[request.id] = None
         request.num_computed = 0
         request.num_preemptions += 1
+        self.num_preemptions += 1
         request.status = RequestStatus.WAITING
         self._waiting.add(request)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from quire.config import EngineConfig
 from quire.engine.engine import Engine
-from quire.engine.metrics import Metric
+from quire.engine.figures import Metric
 from quire.engine.prompts import ParsedPrompt
 from quire.engine.sharing import EngineHandle
 from quire.errors import RequestError
@@ -131,7 +131,7 @@ class AsyncLLM:
         return self.engine.default_sampling_params()
 
     def get_metrics(self) -> list[Metric]:
-        """Counters and gauges of the engine."""
+        """Counters, gauges and histograms of the engine (`quire.engine.figures`)."""
         return self.engine.metrics.snapshot()
 
     def close(self) -> None:

@@ -27,6 +27,7 @@ class Backlog:
         self.max_tokens = max_tokens
         self._entered = self._entered_tokens = 0
         self._left = self._left_tokens = 0
+        self.refused = {"requests": 0, "tokens": 0}  # by what there was too much of
         self._starts: deque[float] = deque(maxlen=32)  # when the last of them left for a step
 
     @property
@@ -51,15 +52,16 @@ class Backlog:
             return
         if self.num_waiting + sequences > self.max_requests + free_seats:
             what = f"{self.num_waiting} requests wait, and at most {self.max_requests} may"
-            option = "max_waiting_requests"
+            limit = "requests"
         elif self.num_tokens + tokens > self.max_tokens:
             what = f"requests of {self.num_tokens} tokens wait, and at most {self.max_tokens} may"
-            option = "max_waiting_tokens"
+            limit = "tokens"
         else:
             return
+        self.refused[limit] += 1
         seconds = self._seconds_to_halve(now)
         raise QueueFullError(
-            f"the engine is busy: {what} ({option}); try again in {seconds} s",
+            f"the engine is busy: {what} (max_waiting_{limit}); try again in {seconds} s",
             retry_after=seconds,
         )
 

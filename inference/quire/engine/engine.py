@@ -24,10 +24,12 @@ from quire.core.scheduler import Scheduler
 from quire.engine.admission import check_params, check_submission, resolve_params
 from quire.engine.backlog import Backlog
 from quire.engine.health import STUCK_AFTER, Health
+from quire.engine.load import Load
 from quire.engine.loop import EngineLoop, sequence_ids
 from quire.engine.metrics import EngineMetrics
 from quire.engine.output import RequestState, RequestStream
 from quire.engine.prompts import ParsedPrompt, parse_prompt
+from quire.engine.records import EngineListener, Listeners
 from quire.engine.thread import EngineThread
 from quire.errors import EngineDeadError, RequestError
 from quire.executor.base import Executor
@@ -68,7 +70,6 @@ class Engine:
         self.facts = executor.facts
         self.vocab_size = executor.facts.vocab_size
         self.tokenizer = tokenizer or self._load_tokenizer()
-        self.metrics = EngineMetrics()
         assert self.config.max_model_len is not None, "resolved"
         self.max_model_len: int = self.config.max_model_len
         self._clock = clock
@@ -82,7 +83,10 @@ class Engine:
             self.config.max_waiting_requests,
             self.config.max_waiting_tokens or WAITING_POOLS * executor.cache.num_tokens,
         )
-        self._loop = EngineLoop(executor, self.metrics, backlog, clock)
+        name = self.config.model or self.facts.folder.name
+        self.metrics = EngineMetrics(self.config, executor.cache, backlog, name, clock())
+        self._listeners = Listeners()
+        self._loop = EngineLoop(executor, self.metrics, self._listeners, backlog, clock)
         self._thread = EngineThread(self._loop, backlog)
         self._thread.start()
         atexit.register(self.close)
@@ -246,6 +250,14 @@ class Engine:
         self.call(lambda scheduler: scheduler.kv.reset_prefix_cache())
         return True
 
+    def load(self) -> Load:
+        """What is being done at this moment; cheap, and never waits for the engine's thread."""
+        return self._loop.look()
+
+    def add_listener(self, listener: EngineListener) -> None:
+        """Have `listener.on_finish` called for every request that ends, on a thread of its own."""
+        self._listeners.add(listener)
+
     # ------------------------------------------------------------------ life
 
     def check_health(self) -> None:
@@ -286,6 +298,7 @@ class Engine:
     def close(self) -> None:
         """Abort what runs, end the thread and free the model; waiting callers get EngineClosedError."""
         self._thread.close()
+        self._listeners.close()
         atexit.unregister(self.close)
 
     def __enter__(self) -> Engine:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from quire.engine.beam_search import beam_search
 from quire.engine.engine import Engine
-from quire.engine.metrics import Metric
+from quire.engine.figures import Metric
 from quire.engine.output import RequestStream
 from quire.engine.prompts import ParsedPrompt, as_prompt_list
 from quire.engine.sharing import EngineHandle
@@ -172,7 +172,7 @@ class LLM:
         return self.engine.default_sampling_params()
 
     def get_metrics(self) -> list[Metric]:
-        """Counters and gauges of the engine."""
+        """Counters, gauges and histograms of the engine (`quire.engine.figures`)."""
         return self.engine.metrics.snapshot()
 
     def reset_prefix_cache(self) -> bool:

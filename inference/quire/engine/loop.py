@@ -16,12 +16,14 @@ from quire.config import SchedulerConfig
 from quire.core.kv_manager import KVManager
 from quire.core.scheduler import Scheduler
 from quire.engine.backlog import Backlog
+from quire.engine.load import Load, RequestProgress
 from quire.engine.metrics import EngineMetrics
 from quire.engine.output import RequestState
+from quire.engine.records import Listeners
 from quire.errors import EngineDeadError, QuireError, RequestFailedError
 from quire.executor.base import Executor
 from quire.plan import Progress
-from quire.request import FinishReason, Request
+from quire.request import FinishReason, Request, RequestStatus
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ class EngineLoop:
     Args:
         executor: runs the steps; closed by `stop`.
         metrics: written here.
+        listeners: told of requests that have left.
         backlog: told of sequences that leave it.
         clock: seconds; deadlines and timestamps are on it.
 
@@ -44,6 +47,7 @@ class EngineLoop:
         self,
         executor: Executor,
         metrics: EngineMetrics,
+        listeners: Listeners,
         backlog: Backlog,
         clock: Callable[[], float],
     ) -> None:
@@ -65,6 +69,7 @@ class EngineLoop:
         self.states: dict[str, RequestState] = {}  # by request id
         self.sequences: dict[str, _Sequence] = {}  # by sequence id
         self._metrics = metrics
+        self._listeners = listeners
         self._backlog = backlog
         self._next_deadline = math.inf
         self.last_step = clock()
@@ -78,7 +83,7 @@ class EngineLoop:
     def free_seats(self) -> int:
         """Requests that the next step can begin, as of the last one: none if it left some waiting."""
         metrics = self._metrics
-        if metrics.num_waiting:
+        if metrics.num_left_waiting:
             return 0
         return self.scheduler.config.max_num_seqs - metrics.num_running
 
@@ -121,18 +126,35 @@ class EngineLoop:
             progress = self.scheduler.fail(plan, f"{type(error).__name__}: {error}")
         else:
             progress = self.scheduler.update(plan, result)
-        self._deliver(progress)
-        self.last_step = self.clock()
-        self._metrics.record_step(self.last_step - now)
+        last_step, self.last_step = self.last_step, self.clock()
+        self._deliver(progress, self.last_step, last_step)
+        self._metrics.record_step(self.last_step, self.last_step - now, plan.num_tokens)
         self._metrics.record_load(self.scheduler)
 
     def stop(self, error: Callable[[], QuireError]) -> None:
         """End everything: whoever waits gets what `error` makes; the model is freed."""
         for state in self.states.values():
             state.fail(error)
+            self._listeners.tell(state.record())
         self.states.clear()
         self.sequences.clear()
         self.executor.close()
+
+    def look(self) -> Load:
+        """What is being done; called from any thread, and so a little out of step with itself."""
+        now, metrics = self.clock(), self._metrics
+        first: dict[str, _Sequence] = {}
+        for sequence in list(self.sequences.values()):
+            first.setdefault(sequence.state.request_id, sequence)
+        prompt_rate, generation_rate = metrics.rates(now)
+        return Load(
+            num_running=metrics.num_running,
+            num_waiting=metrics.num_waiting,
+            kv_cache_usage=metrics.kv_cache_usage,
+            prompt_tokens_per_second=prompt_rate,
+            generation_tokens_per_second=generation_rate,
+            requests=tuple(sequence.progress(now) for sequence in first.values()),
+        )
 
     def _expire(self, now: float) -> None:
         """End requests whose deadline has passed, waiting and running ones alike."""
@@ -144,8 +166,9 @@ class EngineLoop:
         deadlines = (state.deadline for state in self.states.values())
         self._next_deadline = min((d for d in deadlines if d is not None), default=math.inf)
 
-    def _deliver(self, progress: list[Progress]) -> None:
-        now = self.clock()
+    def _deliver(self, progress: list[Progress], now: float, last_step: float) -> None:
+        """Give each sequence what the step that ended `now` has yielded, after one at `last_step`."""
+        num_tokens = num_steady = 0
         for item in progress:
             sequence = self.sequences.get(item.request_id)
             if sequence is None:
@@ -157,15 +180,34 @@ class EngineLoop:
                 logger.exception("request %s failed", state.request_id)
                 self._end(state, FinishReason.ERROR, f"{type(error).__name__}: {error}")
                 continue
+            if item.new_token_ids:
+                num_tokens += len(item.new_token_ids)
+                if sequence.last_token_time == last_step:
+                    num_steady += 1
+                else:
+                    self._note_late_token(sequence, now)
+                sequence.last_token_time = now
             if stop_string is not None:
                 self.scheduler.finish(item.request_id, FinishReason.STOP, stop_string)
             if item.error is not None:
                 logger.error("request %s failed: %s", state.request_id, item.error)
-            self._metrics.record_tokens(len(item.new_token_ids))
             if item.finish_reason is not None or stop_string is not None:
                 del self.sequences[item.request_id]
                 if state.finished:
                     self._forget(state)
+        self._metrics.record_tokens(num_tokens)
+        if num_steady:
+            self._metrics.record_intervals(now - last_step, num_steady)
+
+    def _note_late_token(self, sequence: _Sequence, now: float) -> None:
+        """A token whose sequence had none in the step before: its first one, or after a pause."""
+        state = sequence.state
+        if sequence.last_token_time is not None:
+            self._metrics.record_intervals(now - sequence.last_token_time, 1)
+        elif sequence.index == 0:
+            self._metrics.record_first_token(
+                state.metrics, state.num_prompt_tokens, state.num_cached_tokens
+            )
 
     def _note_scheduled(self, sequence: _Sequence) -> None:
         """Carry what the scheduler noted on the request over to what the caller reads."""
@@ -176,6 +218,8 @@ class EngineLoop:
             sequence.waits = False
             assert request.first_scheduled_time is not None, "it has just been scheduled"
             self._backlog.start(request.num_prompt_tokens, request.first_scheduled_time)
+            if request.params.prompt_logprobs is None:  # which are computed whole
+                self._metrics.record_start(request.num_prompt_tokens, request.num_cached)
         if metrics.first_scheduled_time is None:
             metrics.first_scheduled_time = request.first_scheduled_time
         if sequence.index == 0:
@@ -198,7 +242,9 @@ class EngineLoop:
 
     def _forget(self, state: RequestState) -> None:
         del self.states[state.request_id]
-        self._metrics.record_finish(state)
+        record = state.record()
+        self._metrics.record_finish(record)
+        self._listeners.tell(record)
         self.on_end(state.request_id)
 
 
@@ -210,6 +256,20 @@ class _Sequence:
     index: int
     request: Request
     waits: bool = True  # for its first step
+    last_token_time: float | None = None
+
+    def progress(self, now: float) -> RequestProgress:
+        """How far its request is."""
+        state, request = self.state, self.request
+        return RequestProgress(
+            request_id=state.request_id,
+            running=request.status is RequestStatus.RUNNING,
+            num_prompt_tokens=state.num_prompt_tokens,
+            num_computed_tokens=request.num_computed,
+            num_generated_tokens=sum(state.num_generated_tokens()),
+            max_tokens=state.params.max_tokens,
+            seconds=now - state.metrics.arrival_time,
+        )
 
 
 def sequence_ids(state: RequestState) -> list[str]:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from quire.engine.detokenizer import Detokenizer
+from quire.engine.records import RequestRecord
 from quire.errors import QuireError
 from quire.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
 from quire.plan import Progress, TokenLogprobs
@@ -130,9 +131,24 @@ class RequestState:
     def num_prompt_tokens(self) -> int:
         return len(self._prompt_token_ids)
 
-    def finish_reasons(self) -> list[str]:
-        """Why each of the sequences ended, as far as they have."""
-        return [s.finish_reason.value for s in self._sequences if s.finish_reason is not None]
+    def num_generated_tokens(self) -> tuple[int, ...]:
+        """Of each of the sequences, so far."""
+        return tuple(len(sequence.token_ids) for sequence in self._sequences)
+
+    def record(self) -> RequestRecord:
+        """What became of it; sequences without an end have failed with the engine."""
+        ends = (sequence.finish_reason or FinishReason.ERROR for sequence in self._sequences)
+        errors = (sequence.error for sequence in self._sequences if sequence.error is not None)
+        return RequestRecord(
+            request_id=self.request_id,
+            finish_reasons=tuple(end.value for end in ends),
+            num_prompt_tokens=self.num_prompt_tokens,
+            num_cached_tokens=self.num_cached_tokens,
+            num_generated_tokens=self.num_generated_tokens(),
+            max_tokens=self.params.max_tokens,
+            metrics=self.metrics,
+            error=next(errors, None),
+        )
 
     def apply(self, index: int, progress: Progress, now: float) -> str | None:
         """Take in the progress of sequence `index`; returns the stop string that ended it, if any."""
