@@ -17,11 +17,12 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
 import quire
 from quire.api.backend import ServiceOptions
@@ -43,12 +44,17 @@ LAST_WORDS = 2.0  # seconds in which streams of a dead engine get their error ev
 CLOSE_SECONDS = 2  # for connections whose answers are out
 
 
-def serve(config: EngineConfig, options: ServerOptions) -> int:
+def serve(
+    config: EngineConfig,
+    options: ServerOptions,
+    make_engine: Callable[[EngineConfig], Engine] = Engine,
+) -> int:
     """Serve a model until a signal or the engine's death.
 
     Args:
         config: of the engine.
         options: of the endpoint.
+        make_engine: loads the model; tests put a fake here.
 
     Returns:
         The exit code: 0 after a signal, 70 if the engine died.
@@ -61,7 +67,7 @@ def serve(config: EngineConfig, options: ServerOptions) -> int:
     address = Address(options)
     with address.bind() as listener:
         logger.info("loading %s", config.model or "the bundled model")
-        with Engine(config) as engine:
+        with make_engine(config) as engine:
             service = Service(
                 engine,
                 ServiceOptions(
@@ -77,7 +83,7 @@ def serve(config: EngineConfig, options: ServerOptions) -> int:
                     options.host,
                 )
             app = create_app(service, options, keys)
-            return asyncio.run(Process(app, engine, options, address.url, listener).run())
+            return asyncio.run(Process(app, service, options, address.url, listener).run())
 
 
 class Address:
@@ -147,12 +153,33 @@ def _check_tls(options: ServerOptions) -> None:
         ) from None
 
 
-class _Uvicorn(uvicorn.Server):
+class Listener(uvicorn.Server):
     """uvicorn without its signal handlers: signals are `Process`'."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def uvicorn_config(app: ASGIApp, options: ServerOptions) -> uvicorn.Config:
+    """uvicorn as we run it: our connections, no log of its own, nothing believed of proxies."""
+    return uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=int(KEEP_ALIVE_SECONDS),
+        timeout_graceful_shutdown=CLOSE_SECONDS,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+        ssl_certfile=options.ssl_certfile,
+        ssl_keyfile=options.ssl_keyfile,
+        ssl_ca_certs=options.ssl_ca_certs,
+        ssl_cert_reqs=ssl.CERT_REQUIRED if options.ssl_ca_certs else ssl.CERT_NONE,
+    )
 
 
 @dataclass
@@ -161,14 +188,14 @@ class Process:
 
     Args:
         app: answers requests.
-        engine: drained at the end; whoever made it closes it.
+        service: of `app`; it is closed, and its engine drained. Whoever made the engine closes it.
         options: of the endpoint.
         url: shown when requests are served.
         listener: a bound socket.
     """
 
     app: App
-    engine: Engine
+    service: Service
     options: ServerOptions
     url: str
     listener: socket.socket
@@ -183,17 +210,17 @@ class Process:
         def on_death(error: EngineDeadError) -> None:
             loop.call_soon_threadsafe(dead.set)
 
-        self.engine.on_death(on_death)
-        server = _Uvicorn(self._uvicorn_config())
+        self.service.engine.on_death(on_death)
+        server = Listener(uvicorn_config(self.app, self.options))
         serving = asyncio.ensure_future(server.serve(sockets=[self.listener]))
         watchers = [asyncio.ensure_future(event.wait()) for event in (stop, dead)]
         helpers: list[asyncio.Future[Any]] = [*watchers]
         if self.options.log_interval:
             helpers.append(
-                asyncio.ensure_future(report_load(self.engine, self.options.log_interval))
+                asyncio.ensure_future(report_load(self.service.engine, self.options.log_interval))
             )
         if self.options.enable_log_requests:
-            self.engine.add_listener(RequestLog())
+            self.service.engine.add_listener(RequestLog())
         try:
             await self._wait_started(server, serving)
             await asyncio.wait([*watchers, serving], return_when=asyncio.FIRST_COMPLETED)
@@ -206,32 +233,13 @@ class Process:
             await serving
             for helper in helpers:
                 helper.cancel()
+            await self.service.aclose()
         return EXIT_ENGINE_DEAD if dead.is_set() else 0
-
-    def _uvicorn_config(self) -> uvicorn.Config:
-        options = self.options
-        return uvicorn.Config(
-            self.app,
-            http=Connection,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=int(KEEP_ALIVE_SECONDS),
-            timeout_graceful_shutdown=CLOSE_SECONDS,
-            h11_max_incomplete_event_size=HEAD_BYTES,
-            ssl_certfile=options.ssl_certfile,
-            ssl_keyfile=options.ssl_keyfile,
-            ssl_ca_certs=options.ssl_ca_certs,
-            ssl_cert_reqs=ssl.CERT_REQUIRED if options.ssl_ca_certs else ssl.CERT_NONE,
-        )
 
     async def _wait_started(self, server: uvicorn.Server, serving: asyncio.Future[None]) -> None:
         while not server.started and not serving.done():
             await asyncio.sleep(0.005)
-        self.engine.check_health()
+        self.service.engine.check_health()
         logger.info("quire %s serves %s at %s", quire.__version__, self.app.model_name, self.url)
 
     def _on_signal(self, number: int, stop: asyncio.Event) -> None:
@@ -246,7 +254,7 @@ class Process:
         activity = self.app.activity
         activity.draining = True
         started = time.monotonic()
-        complete = await asyncio.to_thread(self.engine.drain, self.options.shutdown_timeout)
+        complete = await asyncio.to_thread(self.service.engine.drain, self.options.shutdown_timeout)
         with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
             await asyncio.wait_for(activity.wait_idle(), LAST_WORDS)
         logger.info(
