@@ -59,14 +59,16 @@ def parse(
         return model.model_validate(data), ()
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False)
-    if not allow_unknown or any(fault["type"] != _UNKNOWN for fault in faults):
+    unknown = [fault for fault in faults if fault["type"] == _UNKNOWN]
+    known = _without(data, [fault["loc"] for fault in unknown])
+    if not allow_unknown or known == data:
         raise _as_request_error(model, faults, data)
     warnings = tuple(
         f"{_fault(model, fault, data)[1]}; it was ignored"
-        for fault in faults[: limits.VALIDATION_ERRORS]
+        for fault in unknown[: limits.VALIDATION_ERRORS]
     )
-    known, more = parse(model, _without(data, [fault["loc"] for fault in faults]))
-    return known, warnings + more
+    request, more = parse(model, known, allow_unknown)
+    return request, warnings + more
 
 
 def from_bytes(raw: bytes) -> Any:
@@ -187,14 +189,17 @@ def _nested_fields(model: type[Body]) -> tuple[str, ...]:
     return tuple({name for one in definitions for name in one.get("properties", {})})
 
 
-def _without(data: Mapping[str, Any], locations: Sequence[tuple[int | str, ...]]) -> dict[str, Any]:
-    """A copy of the data without the fields at these locations."""
-    kept: dict[str, Any] = copy.deepcopy(dict(data))
+def _without(data: dict[str, Any], locations: Sequence[tuple[int | str, ...]]) -> dict[str, Any]:
+    """A copy of the data without the fields at these locations; the data itself if there are none."""
+    if not locations:
+        return data
+    kept: dict[str, Any] = copy.deepcopy(data)
     for location in locations:
         inner: Any = kept
         for step in location[:-1]:
             known = isinstance(inner, Mapping) and step in inner
             if known or (isinstance(inner, list) and isinstance(step, int)):
                 inner = inner[step]
-        inner.pop(location[-1], None)
+        if isinstance(inner, dict):
+            inner.pop(location[-1], None)
     return kept
