@@ -2,7 +2,8 @@
 
 import pytest
 
-from quire.core.prefix_cache import PrefixCache, extend_hashes
+from quire.core import prefix_cache
+from quire.core.prefix_cache import Content, PrefixCache, extend_hashes, first_parent
 
 
 def hashes_of(
@@ -13,10 +14,18 @@ def hashes_of(
     return hashes
 
 
+def publish(cache: PrefixCache, token_ids: list[int], index: int, block_id: int) -> bool:
+    """Note that `block_id` contains block `index` of these tokens."""
+    hashes = hashes_of(token_ids)
+    parent = hashes[index - 1] if index else first_parent()
+    block = token_ids[2 * index : 2 * index + 2]
+    return cache.publish(block_id, Content(hashes[index], parent, hashes[0], block))
+
+
 def filled(token_ids: list[int]) -> tuple[PrefixCache, list[bytes]]:
     cache, hashes = PrefixCache(), hashes_of(token_ids)
-    for block_id, block_hash in enumerate(hashes):
-        cache.publish(block_hash, hashes[0], block_id)
+    for index in range(len(hashes)):
+        publish(cache, token_ids, index, index)
     return cache, hashes
 
 
@@ -62,7 +71,7 @@ def test_find_stops_at_the_first_gap() -> None:
 
 def test_the_first_block_published_for_a_content_stays_the_one() -> None:
     cache, hashes = filled([1, 2])
-    assert not cache.publish(hashes[0], hashes[0], 9)
+    assert not publish(cache, [1, 2], 0, 9)
     assert cache.find(hashes) == [0]
     cache.evict(9)  # never published: nothing happens
     assert cache.find(hashes) == [0]
@@ -78,9 +87,8 @@ def test_withdrawing_takes_back_these_contents_only() -> None:
 def test_withdrawing_all_after_a_block_reaches_every_branch_past_every_gap() -> None:
     """A block outlives an evicted one before it; it must not come back when that one does."""
     cache, hashes = filled([1, 2, 3, 4, 5, 6])
-    branch, stranger = hashes_of([1, 2, 3, 4, 9, 9]), hashes_of([8, 8])
-    cache.publish(branch[2], branch[0], 7)
-    cache.publish(stranger[0], stranger[0], 8)
+    publish(cache, [1, 2, 3, 4, 9, 9], 2, 7)
+    publish(cache, [8, 8], 0, 8)
     cache.evict(1)
     assert sorted(cache.withdraw_all_after(hashes[0])) == [0, 2, 7]
     assert cache.published() == {8}
@@ -92,3 +100,39 @@ def test_clear_forgets_everything() -> None:
     assert sorted(cache.clear()) == [0, 1]
     assert cache.find(hashes) == []
     assert len(cache) == 0
+
+
+def test_the_nearest_follower_is_the_one_that_begins_alike() -> None:
+    cache, hashes = filled([1, 2, 3, 4])
+    publish(cache, [1, 2, 3, 9], 1, 5)
+    publish(cache, [1, 2, 7, 9], 1, 6)
+    assert cache.nearest(hashes[0], [3, 9]) == (5, 2)
+    assert cache.nearest(hashes[0], [3, 8]) == (1, 1)
+    assert cache.nearest(hashes[0], [8, 8]) == (1, 0)
+    assert cache.nearest(hashes[1], [3, 9]) is None
+    cache.evict(1)
+    assert cache.nearest(hashes[0], [3, 8]) == (5, 1)
+    cache.check()
+
+
+def test_a_chain_is_followed_to_its_farthest_end() -> None:
+    cache, _ = filled([1, 2, 3, 4])
+    for index, block_id in ((1, 5), (2, 6), (3, 7)):
+        publish(cache, [1, 2, 9, 9, 8, 8, 7, 7], index, block_id)
+    assert cache.chain_from(0) == [1, 2, 9, 9, 8, 8, 7, 7]
+    assert cache.chain_from(1) == [3, 4]
+    cache.evict(6)
+    assert len(cache.chain_from(0)) == 4
+    cache.check()
+
+
+def test_looking_for_what_is_near_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefix_cache, "MOST_SIBLINGS", 3)
+    monkeypatch.setattr(prefix_cache, "MOST_FOLLOWERS", 3)
+    cache = PrefixCache()
+    for i in range(10):
+        publish(cache, [5, 5 + i], 0, i)
+    compared = cache.nearest(first_parent(), [5, 14])
+    assert compared is not None and compared[1] == 1
+    cache, _ = filled(list(range(40)))
+    assert cache.chain_from(0) == list(range(8))

@@ -11,13 +11,14 @@ step fails.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from quire.config import CacheConfig
 from quire.core.block_pool import BlockPool
-from quire.core.prefix_cache import BlockHash, PrefixCache, extend_hashes
+from quire.core.prefix_cache import BlockHash, Content, PrefixCache, extend_hashes, first_parent
 from quire.request import Request
 
 
@@ -29,6 +30,21 @@ class _Table:
     hashes: list[BlockHash] = field(default_factory=list)  # outlives the blocks of a preempted one
     num_published: int = 0  # leading blocks that the prefix cache was told of, or gave
     num_reported: int = 0  # leading blocks that `grow` has returned
+
+
+@dataclass(frozen=True, slots=True)
+class NearHit:
+    """A cached prefix that a prompt nearly has.
+
+    Args:
+        position: of the first token in which they differ.
+        num_tokens: length of the cached prefix.
+        token_ids: of the cached prefix, from `position` on.
+    """
+
+    position: int
+    num_tokens: int
+    token_ids: list[int]
 
 
 class KVManager:
@@ -73,6 +89,34 @@ class KVManager:
         table = self._tables.setdefault(request.id, _Table())
         self._hash(request, table)
         return self._prefixes.find(table.hashes[: (request.num_tokens - 1) // self.block_size])
+
+    def explain(
+        self, token_ids: Sequence[int], cache_salt: str | None = None
+    ) -> tuple[int, NearHit | None]:
+        """How many tokens of a prompt the cache holds, and what it holds in place of the next ones.
+
+        Returns:
+            tokens that a request admitted now would not compute; and the cached prefix that begins like
+            the prompt for the longest, if it goes on otherwise (None too if nothing is alike).
+        """
+        if not self.config.enable_prefix_caching:
+            return 0, None
+        hashes: list[BlockHash] = []
+        extra_keys = _extra_keys(cache_salt)
+        extend_hashes(hashes, token_ids, self.block_size, extra_keys)
+        num_found = len(self._prefixes.find(hashes[: (len(token_ids) - 1) // self.block_size]))
+        num_reused = num_found * self.block_size
+        rest = token_ids[num_reused : num_reused + self.block_size]
+        parent = hashes[num_found - 1] if num_found else first_parent(extra_keys)
+        nearest = self._prefixes.nearest(parent, rest)
+        if nearest is None:
+            return num_reused, None
+        block_id, alike = nearest
+        position = num_reused + alike
+        if position == 0 or alike == len(rest):
+            return num_reused, None
+        chain = self._prefixes.chain_from(block_id)
+        return num_reused, NearHit(position, num_reused + len(chain), chain[alike:])
 
     def admit(self, request: Request) -> int | None:
         """Give the request its longest cached prefix.
@@ -199,7 +243,7 @@ class KVManager:
         table.block_ids += block_ids
 
     def _hash(self, request: Request, table: _Table) -> None:
-        extra_keys = () if request.cache_salt is None else (request.cache_salt,)
+        extra_keys = _extra_keys(request.cache_salt)
         extend_hashes(table.hashes, request.token_ids, self.block_size, extra_keys)
 
     def _publish(self, request: Request, table: _Table, num_tokens: int) -> None:
@@ -208,13 +252,26 @@ class KVManager:
             return
         self._hash(request, table)
         end = min(num_tokens, request.num_tokens) // self.block_size
+        hashes, size = table.hashes, self.block_size
         for index in range(table.num_published, end):
-            block_hash, block_id = table.hashes[index], table.block_ids[index]
-            if self._prefixes.publish(block_hash, table.hashes[0], block_id):
+            block_id = table.block_ids[index]
+            content = Content(
+                own=hashes[index],
+                parent=hashes[index - 1]
+                if index
+                else first_parent(_extra_keys(request.cache_salt)),
+                first=hashes[0],
+                token_ids=array("q", request.token_ids[index * size : (index + 1) * size]),
+            )
+            if self._prefixes.publish(block_id, content):
                 self._pool.keep(block_id)
-                self._published_in_step.append(block_hash)
+                self._published_in_step.append(content.own)
         table.num_published = max(table.num_published, end)
 
     def _forget(self, block_ids: Iterable[int]) -> None:
         for block_id in block_ids:
             self._pool.forget(block_id)
+
+
+def _extra_keys(cache_salt: str | None) -> tuple[str, ...]:
+    return () if cache_salt is None else (cache_salt,)

@@ -1,8 +1,9 @@
 """What blocks contain: a chain of hashes, one per full block, and the block where each is found.
 
 A block's hash covers its own token ids and everything before them, so that equal hashes mean equal keys
-and values in the cache. SHA-256, because a collision would show one caller another's text. The module
-does not know requests, reference counts or which block is reused next.
+and values in the cache. SHA-256, because a collision would show one caller another's text. Token ids are kept
+beside the hashes to explain a miss: what the cache has in place of what was asked for. The module does not
+know requests, reference counts or which block is reused next.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Iterable, Sequence
+from itertools import islice, takewhile
+from typing import NamedTuple
 
 BlockHash = bytes
 
 ROOT: BlockHash = bytes(32)  # parent of every first block
 TOKEN_BYTES = 8  # ids are hashed as signed 64-bit numbers
+MOST_SIBLINGS = 1024  # blocks that `nearest` compares
+MOST_FOLLOWERS = 2048  # blocks that `chain_from` looks at
 
 
 def extend_hashes(
@@ -33,14 +38,14 @@ def extend_hashes(
     if first >= end:
         return
     data = array("q", token_ids[first * block_size : end * block_size]).tobytes()
-    parent = hashes[-1] if hashes else _first_parent(extra_keys)
+    parent = hashes[-1] if hashes else first_parent(extra_keys)
     width = block_size * TOKEN_BYTES
     for offset in range(0, len(data), width):
         parent = hashlib.sha256(parent + data[offset : offset + width]).digest()
         hashes.append(parent)
 
 
-def _first_parent(extra_keys: Sequence[str]) -> BlockHash:
+def first_parent(extra_keys: Sequence[str] = ()) -> BlockHash:
     """ROOT, or a hash of the keys in which ("ab", "c") and ("a", "bc") differ."""
     if not extra_keys:
         return ROOT
@@ -51,14 +56,29 @@ def _first_parent(extra_keys: Sequence[str]) -> BlockHash:
     return digest.digest()
 
 
+class Content(NamedTuple):
+    """What a block contains.
+
+    Args:
+        own: its hash.
+        parent: hash of the block before it, or `first_parent`.
+        first: hash of its chain's first block; `own` for that one itself.
+        token_ids: of this block alone.
+    """
+
+    own: BlockHash
+    parent: BlockHash
+    first: BlockHash
+    token_ids: Sequence[int]
+
+
 class PrefixCache:
     """Where the content named by a hash is found: at most one block per hash, one hash per block."""
 
     def __init__(self) -> None:
         self._block: dict[BlockHash, int] = {}
-        self._hashes: dict[
-            int, tuple[BlockHash, BlockHash]
-        ] = {}  # block -> own, first of its chain
+        self._contents: dict[int, Content] = {}  # by block
+        self._children: dict[BlockHash, set[int]] = {}  # parent -> blocks
 
     def __len__(self) -> int:
         return len(self._block)
@@ -73,25 +93,25 @@ class PrefixCache:
             found.append(block_id)
         return found
 
-    def publish(self, block_hash: BlockHash, first: BlockHash, block_id: int) -> bool:
-        """Note what a block contains; False if another block is known to contain it already.
-
-        Args:
-            block_hash: of the content.
-            first: hash of the chain's first block; equal to `block_hash` for that one itself.
-            block_id: where the content is.
-        """
-        if block_hash in self._block:
+    def publish(self, block_id: int, content: Content) -> bool:
+        """Note what a block contains; False if another block is known to contain it already."""
+        if content.own in self._block:
             return False
-        assert block_id not in self._hashes, "a block has one content"
-        self._block[block_hash] = block_id
-        self._hashes[block_id] = (block_hash, first)
+        assert block_id not in self._contents, "a block has one content"
+        self._block[content.own] = block_id
+        self._contents[block_id] = content
+        self._children.setdefault(content.parent, set()).add(block_id)
         return True
 
     def evict(self, block_id: int) -> None:
         """The block is used for something else now; nothing happens if it was not published."""
-        if block_id in self._hashes:
-            del self._block[self._hashes.pop(block_id)[0]]
+        content = self._contents.pop(block_id, None)
+        if content is not None:
+            del self._block[content.own]
+            siblings = self._children[content.parent]
+            siblings.remove(block_id)
+            if not siblings:
+                del self._children[content.parent]
 
     def withdraw(self, hashes: Iterable[BlockHash]) -> list[int]:
         """Take these contents back; the blocks that were known to have them."""
@@ -106,20 +126,54 @@ class PrefixCache:
         What was computed from a bad block is no better, and the chain's links in between may be gone.
         Goes through the whole cache: it is for failures, which are rare.
         """
-        return self.withdraw([own for own, begin in self._hashes.values() if begin == first])
+        return self.withdraw([one.own for one in self._contents.values() if one.first == first])
 
     def clear(self) -> list[int]:
         """Forget everything; the blocks that were known."""
-        blocks = list(self._hashes)
+        blocks = list(self._contents)
         self._block.clear()
-        self._hashes.clear()
+        self._contents.clear()
+        self._children.clear()
         return blocks
+
+    def nearest(self, parent: BlockHash, token_ids: Sequence[int]) -> tuple[int, int] | None:
+        """Of the blocks that follow `parent`, the one most like `token_ids`, and how many ids are alike.
+
+        None if no block follows. Of very many that do, only some are compared.
+        """
+        best: tuple[int, int] | None = None
+        for block_id in islice(self._children.get(parent, ()), MOST_SIBLINGS):
+            pairs = zip(token_ids, self._contents[block_id].token_ids, strict=False)
+            alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+            if best is None or (alike, -block_id) > (best[1], -best[0]):
+                best = block_id, alike
+        return best
+
+    def chain_from(self, block_id: int) -> list[int]:
+        """Token ids of the longest known chain that begins with this block; of a vast one, a part."""
+        before: dict[int, int] = {}
+        reached = [block_id]
+        for one in reached:  # grows while it is read: what is reached last is farthest
+            if len(reached) > MOST_FOLLOWERS:
+                break
+            for child in sorted(self._children.get(self._contents[one].own, ())):
+                before[child] = one
+                reached.append(child)
+        path = [reached[-1]]
+        while path[-1] != block_id:
+            path.append(before[path[-1]])
+        return [id for one in reversed(path) for id in self._contents[one].token_ids]
 
     def published(self) -> set[int]:
         """The blocks that are known, for checks."""
-        return set(self._hashes)
+        return set(self._contents)
 
     def check(self) -> None:
-        """Assert that hashes and blocks point at each other."""
-        own = {block_id: hashes[0] for block_id, hashes in self._hashes.items()}
+        """Assert that hashes, blocks and parents point at each other."""
+        own = {block_id: content.own for block_id, content in self._contents.items()}
         assert own == {block_id: block_hash for block_hash, block_id in self._block.items()}
+        followers = [(parent, one) for parent, group in self._children.items() for one in group]
+        assert all(self._children.values()), "a parent without a follower"
+        assert sorted(followers) == sorted(
+            (content.parent, block_id) for block_id, content in self._contents.items()
+        )

@@ -16,7 +16,7 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from quire.config import EngineConfig
@@ -28,6 +28,7 @@ from quire.engine.load import Load
 from quire.engine.loop import EngineLoop, sequence_ids
 from quire.engine.metrics import EngineMetrics
 from quire.engine.output import RequestState, RequestStream
+from quire.engine.prefix_report import PrefixReport, report_prefix
 from quire.engine.prompts import ParsedPrompt, parse_prompt
 from quire.engine.records import EngineListener, Listeners
 from quire.engine.thread import EngineThread
@@ -249,6 +250,22 @@ class Engine:
         """Forget all cached prefixes; requests that run keep what they have. Returns True."""
         self.call(lambda scheduler: scheduler.kv.reset_prefix_cache())
         return True
+
+    def explain_prefix(
+        self, token_ids: Sequence[int], cache_salt: str | None = None
+    ) -> PrefixReport:
+        """How much of a prompt the prefix cache holds, and where a cached prefix like it differs.
+
+        Call it before the prompt is submitted, which would find itself. Blocks for a step.
+
+        Args:
+            cache_salt: that the prompt will have; prefixes of other salts are not seen.
+
+        Raises:
+            EngineDeadError: the engine has stopped.
+        """
+        num_reused, near = self.call(lambda scheduler: scheduler.kv.explain(token_ids, cache_salt))
+        return report_prefix(token_ids, num_reused, near, self.tokenizer)
 
     def load(self) -> Load:
         """What is being done at this moment; cheap, and never waits for the engine's thread."""
