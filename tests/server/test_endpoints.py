@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
-from live_server import MODEL, TEXT, Live, live_server
 from openai import NotFoundError, OpenAI
 
 import quire
+from live_server import MODEL, TEXT, Live, live_server
 
 MESSAGES = [{"role": "user", "content": "Hello there!"}]
 

@@ -1,4 +1,4 @@
-"""A real HTTP server on a free port, in a thread, over an engine without a model; and the `quire serve` process."""
+"""A real HTTP server in a thread over an engine without a model, and `quire serve` as a process."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-from api_service import saying
-from fake_executor import FakeExecutor, NextToken, hashed_token
 from openai import AsyncOpenAI, OpenAI
 from starlette.types import Receive, Scope, Send
-from tiny_tokenizers import byte_level
 
+from api_service import saying
+from fake_executor import FakeExecutor, NextToken, hashed_token
 from quire.api.service import Service, ServiceOptions
 from quire.engine.engine import Engine
 from quire.engine.records import RequestRecord
@@ -31,6 +30,7 @@ from quire.server.app import App, create_app
 from quire.server.options import ServerOptions
 from quire.server.run import Listener, uvicorn_config
 from quire.tokenizer import Tokenizer
+from tiny_tokenizers import byte_level
 
 MODEL = "tiny"
 TEXT = "Paris is the capital."
@@ -44,8 +44,9 @@ class Live:
 
     Args:
         url: without a path.
-        ended: a (path, status) of each request that has ended.
+        ended: the path of each request that has ended.
         records: of each request that has left the engine.
+        socket_bytes: what the system buffers of an answer that nobody reads; 0: its default.
     """
 
     url: str
@@ -54,6 +55,7 @@ class Live:
     executor: FakeExecutor
     ended: queue.Queue[str]
     records: queue.Queue[RequestRecord] = field(default_factory=queue.Queue)
+    socket_bytes: int = 0
 
     def on_finish(self, record: RequestRecord) -> None:
         self.records.put(record)
@@ -70,7 +72,12 @@ class Live:
     def connect(self) -> socket.socket:
         """A bare connection."""
         parts = urlsplit(self.url)
-        return socket.create_connection((parts.hostname, parts.port), timeout=20)
+        connection = socket.socket()
+        connection.settimeout(20)
+        if self.socket_bytes:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.socket_bytes)
+        connection.connect((parts.hostname, parts.port))
+        return connection
 
     def send(self, path: str, body: Any) -> socket.socket:
         """A connection over which a request has been sent, whose answer nobody reads."""
@@ -95,6 +102,7 @@ def live_server(
     options: ServerOptions | None = None,
     keys: Sequence[str] = (),
     text: str | None = TEXT,
+    socket_bytes: int = 0,
     **executor: Any,
 ) -> Iterator[Live]:
     """A server whose model says `text` after every prompt; None: tokens that depend on the prompt."""
@@ -120,8 +128,8 @@ def live_server(
             finally:
                 ended.put(scope["path"])
 
-        with _listening(noted, options) as url:
-            live = Live(url, app, engine, fake, ended)
+        with _listening(noted, options, socket_bytes) as url:
+            live = Live(url, app, engine, fake, ended, socket_bytes=socket_bytes)
             engine.add_listener(live)
             try:
                 yield live
@@ -131,8 +139,10 @@ def live_server(
 
 
 @contextmanager
-def _listening(app: Any, options: ServerOptions) -> Iterator[str]:
+def _listening(app: Any, options: ServerOptions, socket_bytes: int) -> Iterator[str]:
     listener = socket.socket()
+    if socket_bytes:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, socket_bytes)
     listener.bind(("127.0.0.1", 0))
     server = Listener(uvicorn_config(app, options))
     started = threading.Event()
