@@ -59,9 +59,9 @@ def parse(
         return model.model_validate(data), ()
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False)
-    unknown = [fault for fault in faults if fault["type"] == _UNKNOWN]
+    unknown = [fault for fault in faults if allow_unknown and fault["type"] == _UNKNOWN]
     known = _without(data, [fault["loc"] for fault in unknown])
-    if not allow_unknown or known == data:
+    if known == data:
         raise _as_request_error(model, faults, data)
     warnings = tuple(
         f"{_fault(model, fault, data)[1]}; it was ignored"
@@ -190,7 +190,7 @@ def _nested_fields(model: type[Body]) -> tuple[str, ...]:
 
 
 def _without(data: dict[str, Any], locations: Sequence[tuple[int | str, ...]]) -> dict[str, Any]:
-    """A copy of the data without the fields at these locations; the data itself if there are none."""
+    """The data, or a copy of it without the fields at these locations."""
     if not locations:
         return data
     kept: dict[str, Any] = copy.deepcopy(data)
