@@ -35,7 +35,7 @@ from tiny_tokenizers import byte_level
 MODEL = "tiny"
 TEXT = "Paris is the capital."
 ENDLESS = {"prompt": "Hello there!", "max_tokens": 1900, "ignore_eos": True}
-READY = re.compile(r"quire \S+ serves \S+ at (\S+)")
+READY = re.compile(r"quire \S+ serves \S+ at ([^\s\"]+)")
 
 
 @dataclass
