@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from api_service import CALL, GERMAN, Pace, chat, service, stream_chat
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from api_service import CALL, GERMAN, Pace, chat, service, stream_chat
 from quire.api.calls import Call
 from quire.api.protocol import ChatCompletionRequest
 from quire.api.service import ServiceOptions
@@ -48,7 +48,9 @@ async def test_a_stream_is_openais() -> None:
     parsed = [ChatCompletionChunk.model_validate(chunk, strict=True) for chunk in chunks]
     assert parsed[0].choices[0].delta.role == "assistant"
     assert parsed[0].choices[0].delta.content == ""
-    assert [chunk.choices[0].finish_reason for chunk in parsed] == [None] * (len(parsed) - 1) + ["stop"]
+    assert [chunk.choices[0].finish_reason for chunk in parsed] == [None] * (len(parsed) - 1) + [
+        "stop"
+    ]
     assert all(chunk.choices[0].delta.role is None for chunk in parsed[1:])
     assert {chunk.id for chunk in parsed} == {"chatcmpl-a-call"}
     assert texts(chunks) == {0: "Paris is the capital."}
@@ -235,7 +237,9 @@ async def test_templates_of_requests_are_refused_by_default() -> None:
 
 async def test_what_is_wrong_is_told_before_a_stream_begins() -> None:
     async with service() as made:
-        with pytest.raises(ModelNotFoundError, match="`nobody` does not exist. Served here: `tiny`"):
+        with pytest.raises(
+            ModelNotFoundError, match=r"`nobody` does not exist\. Served here: `tiny`"
+        ):
             await stream_chat(made, model="nobody")
         with pytest.raises(PromptTooLongError) as caught:
             await stream_chat(made, messages=[{"role": "user", "content": "x" * 5000}])

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from api_service import GERMAN, Pace, complete, service, stream_completion
 from openai.types import Completion
 
+from api_service import GERMAN, Pace, complete, service, stream_completion
+from fake_executor import FakeExecutor
+from quire.api.service import Service
+from quire.engine.engine import Engine
 from quire.errors import InvalidParamsError, InvalidPromptError, PromptTooLongError, RequestError
 
 
@@ -123,7 +126,9 @@ async def test_logprobs_in_a_stream_are_those_of_the_whole() -> None:
     assert streamed == whole["choices"][0]["logprobs"]
     assert streamed["token_logprobs"][0] is None, "nothing stands before the first token"
     text = whole["choices"][0]["text"]
-    assert [text[i : i + 1] for i in streamed["text_offset"][:3]] == ["H", "H", "F"], "<s> is silent"
+    assert [text[i : i + 1] for i in streamed["text_offset"][:3]] == ["H", "H", "F"], (
+        "<s> is silent"
+    )
 
 
 async def test_a_prompt_is_scored() -> None:
@@ -179,11 +184,6 @@ async def test_what_is_wrong_is_told_before_a_stream_begins() -> None:
 
 
 async def test_without_a_tokenizer_ids_are_completed() -> None:
-    from fake_executor import FakeExecutor
-
-    from quire.api.service import Service
-    from quire.engine.engine import Engine
-
     executor = FakeExecutor(skip_tokenizer_init=True)
     with Engine(executor=executor) as engine:
         made = Service(engine)

@@ -81,9 +81,10 @@ def test_bounds_of_any_json() -> None:
     for _ in range(limits.JSON_DEPTH):
         deep = {"a": deep}
     chat = {"messages": [USER]}
-    assert "nested deeper" in refusal(
-        ChatCompletionRequest, {**chat, "chat_template_kwargs": deep}
-    ).message
+    assert (
+        "nested deeper"
+        in refusal(ChatCompletionRequest, {**chat, "chat_template_kwargs": deep}).message
+    )
     wide = {f"f{i}": 1 for i in range(limits.OBJECT_KEYS + 1)}
     assert "more than 4096 fields" in refusal(CompletionRequest, wide).message
     for number in (2**63, -(2**63) - 1):
@@ -189,7 +190,7 @@ def test_true_is_not_one() -> None:
      {"role": "assistant"}, {"role": "tool", "content": "x"}, {"role": "user", "content": 5}, "x", None,
      {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://10.0.0.1"}}]},
      {"role": "user", "content": [{"type": "file", "file": {}}]}, {"role": "user", "content": [5]},
-     {"role": "user", "content": "x", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": ""}}]}],
+     {**USER, "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": ""}}]}],
 )  # fmt: skip
 def test_messages_that_are_refused(message: Any) -> None:
     assert (chat_of(message).param or "").startswith("messages[0]")
@@ -235,11 +236,13 @@ SCALARS = st.one_of(
 )
 ANY = st.recursive(
     SCALARS,
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["role", "content", "type", "text", "name", "x", "tool_calls"]),
-        inner,
-        max_size=4,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["role", "content", "type", "text", "name", "x", "tool_calls"]),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=8,
 )
@@ -258,7 +261,11 @@ def test_any_body_is_read_or_refused(data: st.DataObject) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(raw=st.one_of(st.binary(max_size=40), ANY.map(lambda value: repr(value).encode("utf-8", "replace"))))
+@given(
+    raw=st.one_of(
+        st.binary(max_size=40), ANY.map(lambda value: repr(value).encode("utf-8", "replace"))
+    )
+)
 def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
     try:
         parse(ChatCompletionRequest, raw)

@@ -6,10 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from api_service import CALL, GERMAN, Pace, respond, service, stream_response
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from api_service import CALL, GERMAN, Pace, respond, service, stream_response
 from quire.api.calls import Call, Stream
 from quire.api.protocol import ResponsesRequest
 from quire.api.response_store import ResponseStore

@@ -1,4 +1,4 @@
-"""What holds for every endpoint: models, tokenizing, the life of a call, errors that tell nothing they must not."""
+"""What holds for every endpoint: models, tokenizing, the life of a call, what errors may tell."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import threading
 from typing import Any
 
 import pytest
-from api_service import CALL, GERMAN, MESSAGES, chat, complete, service, stream_chat
 from openai.types import Model
 
+from api_service import CALL, GERMAN, MESSAGES, chat, complete, service, stream_chat
 from quire.api.calls import Call, Stream
 from quire.api.errors import error_body
 from quire.api.protocol import (
@@ -43,7 +43,10 @@ async def test_models() -> None:
     async with service() as made:
         listed = made.models()
         assert listed["object"] == "list"
-        assert [Model.model_validate(one, strict=True).id for one in listed["data"]] == ["tiny", "alias"]
+        assert [Model.model_validate(one, strict=True).id for one in listed["data"]] == [
+            "tiny",
+            "alias",
+        ]
         card = made.model("alias")
         assert card["max_model_len"] == 512
         assert card["permission"][0]["allow_sampling"] is True
@@ -134,6 +137,7 @@ async def test_a_deadline() -> None:
 
 async def test_tenants_share_no_prefixes() -> None:
     async with service() as made:
+
         async def cached(tenant: str | None, **fields: Any) -> int:
             body = {"prompt": "a long enough prompt to fill blocks", **fields}
             request = made.parse(CompletionRequest, body)[0]

@@ -9,13 +9,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fake_executor import FakeExecutor, NextToken
-from tiny_tokenizers import byte_level
-
 from quire.api.calls import Call, Event, Reply, Stream
 from quire.api.protocol import ChatCompletionRequest, CompletionRequest, ResponsesRequest
 from quire.api.service import Service, ServiceOptions
 from quire.engine.engine import Engine
 from quire.tokenizer import Tokenizer
+from tiny_tokenizers import byte_level
 
 CALL = Call("a-call")
 MESSAGES = [{"role": "user", "content": "Hello there!"}]
@@ -117,9 +116,7 @@ async def stream_completion(
     return [event.data for event in await read(await made.completions(request, CALL), pace)]
 
 
-async def stream_chat(
-    made: Service, pace: Pace | None = None, **body: Any
-) -> list[dict[str, Any]]:
+async def stream_chat(made: Service, pace: Pace | None = None, **body: Any) -> list[dict[str, Any]]:
     """The chunks of a stream of /v1/chat/completions."""
     body = {"messages": MESSAGES, **body, "stream": True}
     request = made.parse(ChatCompletionRequest, body)[0]

@@ -92,8 +92,10 @@ class Backend:
         Args:
             characters: about how much there is to work on.
         """
-        if characters <= INLINE_CHARACTERS:
-            return work()
+        return work() if characters <= INLINE_CHARACTERS else await self.in_thread(work)
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Do what blocks, in one of a few threads."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def parse_chat(

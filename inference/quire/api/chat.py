@@ -8,7 +8,7 @@ from typing import Any
 
 from quire.api.answers import AnswerHead, StreamUsage, prompt_fields, token_fields
 from quire.api.backend import Backend
-from quire.api.cache_report import cache_report
+from quire.api.cache_report import chat_report
 from quire.api.calls import Call, Event, Events, Reply, Stream
 from quire.api.generation import Generation
 from quire.api.logprobs import LogprobShapes
@@ -34,7 +34,7 @@ async def create(backend: Backend, request: ChatCompletionRequest, call: Call) -
         lambda: backend.parse_chat(messages, template, "messages"), _size(request)
     )
     answer_id = backend.answer_id("chatcmpl", request, call)
-    report = await cache_report(backend, request, call, [prompt], messages)
+    report = await chat_report(backend, request, call, prompt, messages)
     generation = backend.submit(answer_id, [prompt], params, request, call)
     shapes = LogprobShapes(
         backend.token_names, params.logprobs or 0, bool(request.return_tokens_as_token_ids)

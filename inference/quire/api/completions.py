@@ -8,7 +8,7 @@ from typing import Any
 
 from quire.api.answers import AnswerHead, StreamUsage, prompt_fields, token_fields
 from quire.api.backend import Backend
-from quire.api.cache_report import cache_report
+from quire.api.cache_report import prompt_reports
 from quire.api.calls import Call, Event, Events, Reply, Stream
 from quire.api.generation import Generation
 from quire.api.logprobs import Entries, LogprobShapes, TextOffset
@@ -34,7 +34,7 @@ async def create(backend: Backend, request: CompletionRequest, call: Call) -> Re
     size = sum(len(prompt) for prompt in request.prompts)
     prompts = await backend.prepare(lambda: _parse(backend, request), size)
     answer_id = backend.answer_id("cmpl", request, call)
-    report = await cache_report(backend, request, call, prompts)
+    report = await prompt_reports(backend, request, call, prompts)
     generation = backend.submit(answer_id, prompts, params, request, call)
     answer = _Answer(
         backend, request, params, prompts, AnswerHead(answer_id, "text_completion", model)

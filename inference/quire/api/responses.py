@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from quire.api.backend import Backend
-from quire.api.cache_report import cache_report
+from quire.api.cache_report import chat_report
 from quire.api.calls import Call, Events, Reply, Stream
 from quire.api.logprobs import LogprobShapes
 from quire.api.protocol.responses import ResponsesRequest
@@ -52,7 +52,7 @@ class Responses:
             lambda: backend.parse_chat(messages, template, "input"),
             size if not request.chat_template_kwargs else 1 << 20,
         )
-        report = await cache_report(backend, request, call, [prompt], messages)
+        report = await chat_report(backend, request, call, prompt, messages)
         label = backend.answer_id("resp", request, call)
         generation = backend.submit(label, [prompt], params, request, call)
         shapes = None

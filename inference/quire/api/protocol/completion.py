@@ -68,5 +68,5 @@ class CompletionRequest(ChoiceFields):
     def prompts(self) -> list[str] | list[list[int]]:
         """One prompt or many as a list."""
         if isinstance(self.prompt, list) and not isinstance(self.prompt[0], int):
-            return self.prompt  # type: ignore[return-value]
+            return self.prompt
         return [self.prompt]  # type: ignore[return-value]
