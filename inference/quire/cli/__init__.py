@@ -26,6 +26,7 @@ COMMANDS = {
     "generate": "complete one or more prompts",
     "chat": "talk with a model in the terminal",
     "run-batch": "answer a file of requests, in OpenAI's batch format",
+    "bench": "measure a server, or the engine in this process",
     "models": "list what can be run, and what the local cache holds",
     "build-kernels": "compile the CPU's operations now, not at the first use",
     "version": "print the versions of quire and what it stands on",

@@ -67,6 +67,9 @@ class Parser(argparse.ArgumentParser):
 class Flags:
     """The fields of a dataclass as command-line flags.
 
+    A field's metadata may hold `help`, `choices`, `aliases` (further names of its flag) and `spelling`
+    (arguments for argparse in place of those that its type gives).
+
     Args:
         cls: the dataclass.
         title: heading of the flags in the help.
@@ -93,11 +96,11 @@ class Flags:
             if default is not None and default is not False:
                 text += f" (default: {default})"
             group.add_argument(
-                "--" + option.name.replace("_", "-"),
+                *("--" + name for name in _names(option)),
                 dest=option.name,
                 default=argparse.SUPPRESS,
                 help=text.replace("%", "%%"),
-                **spelling,
+                **{**spelling, **option.metadata.get("spelling", {})},
             )
 
     def read(self, given: argparse.Namespace) -> dict[str, Any]:
@@ -107,6 +110,10 @@ class Flags:
 
     def _fields(self) -> list[dataclasses.Field[Any]]:
         return [f for f in dataclasses.fields(self.cls) if f.name not in self.leave_out]
+
+
+def _names(option: dataclasses.Field[Any]) -> list[str]:
+    return [name.replace("_", "-") for name in (option.name, *option.metadata.get("aliases", ()))]
 
 
 def whole_number(text: str) -> int:

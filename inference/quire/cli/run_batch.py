@@ -11,12 +11,13 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from quire.cli.flags import Flags, Parser, whole_number
+from quire.cli.progress import progress_bar
 from quire.cli.remote import add_endpoint_flags, check_no_engine_flags
 from quire.config import EngineConfig
 from quire.errors import ConfigError, RequestFailedError
@@ -69,7 +70,7 @@ def _backend(
         remote = RemoteBackend(given.url, api_key=given.api_key)
         return remote, given.max_concurrency or REMOTE_CONCURRENCY
     llm = stack.enter_context(make_llm(**options))
-    local = LocalBackend(llm, given.served_model_name or [_name(options)])
+    local = LocalBackend(llm, given.served_model_name or [])
     # Twice what runs at a time: as one ends, the next is there.
     return local, given.max_concurrency or 2 * llm.engine.config.max_num_seqs
 
@@ -86,8 +87,13 @@ async def _answer(
 
     try:
         await backend.check()
-        with _Bar(total) as bar:
-            batch = BatchRun(backend, answers, max_concurrency, bar.show)
+        with progress_bar(total) as bar:
+
+            def show(progress: Progress) -> None:
+                bar.set_postfix(failed=progress.num_failed, refresh=False)
+                bar.update()
+
+            batch = BatchRun(backend, answers, max_concurrency, show)
             return await batch.run(read_requests(source))
     finally:
         await backend.close()
@@ -147,44 +153,6 @@ def _checked(given: argparse.Namespace) -> dict[str, Any]:
     if both_exist and os.path.samefile(given.input, given.output):
         raise ConfigError("-i and -o name the same file; give another for the answers")
     return options
-
-
-def _name(options: Mapping[str, Any]) -> str:
-    from quire.hub import bundled_model
-
-    return str(options.get("model") or bundled_model().name)
-
-
-class _Bar:
-    """A progress bar over the lines of the input; none where standard error is no terminal."""
-
-    def __init__(self, total: int | None) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(
-            total=total,
-            desc="Batch",
-            unit=" requests",
-            dynamic_ncols=True,
-            disable=not sys.stderr.isatty(),
-        )
-
-    def show(self, progress: Progress) -> None:
-        """Move on by one line."""
-        if self._bar.disable:
-            return
-        seconds = self._bar.format_dict["elapsed"] or 1e-9
-        self._bar.set_postfix_str(
-            f"{progress.completion_tokens / seconds:.1f} tokens/s, {progress.num_failed} failed",
-            refresh=False,
-        )
-        self._bar.update(1)
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.close()
 
 
 def _summary(progress: Progress, seconds: float) -> str:

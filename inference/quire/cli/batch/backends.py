@@ -53,7 +53,7 @@ class LocalBackend:
 
     Args:
         llm: holds the engine; whoever made it closes it.
-        names: by which requests may call the model.
+        names: by which requests may call the model; none: the one it was loaded by.
     """
 
     def __init__(self, llm: LLM, names: Sequence[str]) -> None:
