@@ -14,7 +14,7 @@ from openai import OpenAI
 from live_server import ServeProcess
 from quire.cli import main
 
-ENDLESS = {"prompt": "Once", "max_tokens": 1900, "ignore_eos": True, "stream": True, "n": 4}
+ENDLESS = {"prompt": "Once", "max_tokens": 1900, "ignore_eos": True, "stream": True, "n": 2}
 DYING = """
 import sys
 from fake_executor import FakeExecutor

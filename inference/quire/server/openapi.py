@@ -68,6 +68,7 @@ def describe(operations: Sequence[Operation], *, guarded: bool) -> dict[str, Any
         [(model, "validation") for model in models],
         ref_template="#/components/schemas/{model}",
     )
+    _allow_first_tokens(definitions["$defs"])
     schemas = {model: references[model, "validation"] for model in models}
     components: dict[str, Any] = {"schemas": {"Error": ERROR_SCHEMA, **definitions["$defs"]}}
     if guarded:
@@ -86,6 +87,18 @@ def describe(operations: Sequence[Operation], *, guarded: bool) -> dict[str, Any
         "paths": paths,
         "components": components,
     }
+
+
+def _allow_first_tokens(schemas: dict[str, Any]) -> None:
+    """Let logprobs begin with null, as those of an echoed prompt do; the client's type does not say so."""
+    for name in schemas["CompletionChoice"]["properties"]["logprobs"]["anyOf"]:
+        properties = (
+            schemas[name["$ref"].rpartition("/")[2]]["properties"] if "$ref" in name else {}
+        )
+        for field in ("token_logprobs", "top_logprobs"):
+            for kind in properties.get(field, {}).get("anyOf", ()):
+                if kind.get("type") == "array":
+                    kind["items"] = {"anyOf": [kind["items"], {"type": "null"}]}
 
 
 def _operation(
