@@ -1,6 +1,7 @@
 """`quire run-batch`: the files' format, going on after a kill, what is tried again, bounded memory."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from fake_executor import FakeExecutor
+from quire import LLM, Engine, bundled_model
 from quire.cli import main
-from quire.cli.batch.backends import RemoteBackend
+from quire.cli.batch.backends import LocalBackend, RemoteBackend
 from quire.cli.batch.files import AnswerFile, BatchRequest, Result, count_lines, read_requests
 from quire.cli.batch.runner import MAX_TRIES, BatchRun, Progress
 from quire.errors import ConfigError, EndpointError
@@ -317,3 +320,94 @@ async def test_an_answer_that_is_no_json_object(server: SSEServer) -> None:
     with pytest.raises(EndpointError, match="no OpenAI answer"):
         await backend.post("/v1/completions", {})
     await backend.close()
+
+
+# ---------------------------------------------------------------------- in this process
+
+
+@pytest.fixture
+def make_llm() -> Iterator[Callable[..., LLM]]:
+    engines: list[Engine] = []
+
+    def make(**options: Any) -> LLM:
+        executor = FakeExecutor(folder=bundled_model(), num_blocks=256, vocab_size=4096, **options)
+        engines.append(Engine(executor=executor))
+        return LLM(engine=engines[-1])
+
+    yield make
+    for engine in engines:
+        engine.close()
+
+
+MESSAGES = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
+
+
+def test_the_engine_answers_as_the_server_would(
+    make_llm: Any, source: Path, output: Path, capsys: Capture
+) -> None:
+    lines = [
+        line("completion", body={"prompt": "a b", "max_tokens": 4}),
+        line("chat", url="/v1/chat/completions", body={"model": "mine", **MESSAGES}),
+        line("response", url="/v1/responses", body={"input": "hi", "max_output_tokens": 4}),
+        line("model", body={"model": "other", "prompt": "a"}),
+        line("url", url="/v1/chat/completion"),
+        line("field", body={"prompt": "a", "max_token": 4}),
+        line("long", body={"prompt": [1] * 200}),
+        line("embedding", url="/v1/embeddings", body={"input": "a"}),
+    ]
+    source.write_text("\n".join(lines))
+    command = ["run-batch", "-i", str(source), "-o", str(output), "--served-model-name", "mine"]
+    assert main(command, make_llm=make_llm) == 1
+    assert "5 of 8 requests failed" in capsys.readouterr().err
+    answers = answers_of(output)
+    assert answers["completion"]["response"]["body"]["usage"]["completion_tokens"] == 4
+    assert answers["chat"]["response"]["body"]["choices"][0]["message"]["role"] == "assistant"
+    assert answers["response"]["response"]["body"]["object"] == "response"
+    failures = {
+        name: (answers[name]["response"]["status_code"], answers[name]["error"]["message"])
+        for name in ("model", "url", "field", "long", "embedding")
+    }
+    assert {name: status for name, (status, _) in failures.items()} == {
+        "model": 404, "url": 404, "field": 400, "long": 400, "embedding": 404,
+    }  # fmt: skip
+    assert "`other` does not exist" in failures["model"][1]
+    assert "did you mean '/v1/chat/completions'?" in failures["url"][1]
+    assert "did you mean 'max_tokens'?" in failures["field"][1]
+    assert "maximum context length is 128" in failures["long"][1]
+
+
+async def test_what_the_engine_has_no_room_for_is_tried_again(make_llm: Any, output: Path) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        await asyncio.sleep(0)
+
+    with make_llm(max_num_seqs=2, max_waiting_requests=5) as llm, AnswerFile(output) as answers:
+        backend = LocalBackend(llm, [])
+        batch = BatchRun(backend, answers, 20, lambda progress: None, sleep)
+        body = {"prompt": [1, 2, 3], "max_tokens": 3}
+        path = "/v1/completions"
+        await batch.run(BatchRequest(i, str(i), path, body) for i in range(50))
+        await backend.close()
+    assert len(answers_of(output)) == 50
+    assert waits and all(wait > 0 for wait in waits)
+
+
+def test_an_engine_that_dies_stops_the_run_and_keeps_its_answers(
+    source: Path, output: Path, capsys: Capture
+) -> None:
+    steps = itertools.count()
+
+    def die_later(plan: Any) -> None:
+        if next(steps) > 20:
+            raise SystemExit
+
+    executor = FakeExecutor(before_step=die_later, folder=bundled_model(), vocab_size=4096)
+    with Engine(executor=executor) as engine:
+        body = {"prompt": [1, 2, 3], "max_tokens": 3}
+        source.write_text("\n".join(line(str(i), body=body) for i in range(100)))
+        command = ["run-batch", "-i", str(source), "-o", str(output), "--max-concurrency", "2"]
+        assert main(command, make_llm=lambda **options: LLM(engine=engine)) == 1
+    assert "the engine stopped" in capsys.readouterr().err
+    assert 0 < len(answers_of(output)) < 100

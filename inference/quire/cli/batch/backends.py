@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from quire.cli.batch.files import Result
 from quire.cli.remote import CONNECT_SECONDS, base_url, find_key, translate
-from quire.errors import EndpointError, EngineDeadError, QuireError, RequestError, suggest
+from quire.errors import EndpointError, EngineDeadError, NotFoundError, QuireError, suggest
 
 if TYPE_CHECKING:
     from quire.api.protocol.fields import Body
@@ -86,7 +86,7 @@ class LocalBackend:
         try:
             if path not in self._endpoints:
                 near = suggest(path, self._endpoints)
-                raise RequestError(
+                raise NotFoundError(
                     f"url {path!r} is none of {', '.join(self._endpoints)}{near}", param="url"
                 )
             reply = await self._endpoints[path](body, Call(request_id))
