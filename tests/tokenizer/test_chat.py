@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import enum
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import pytest
 
 import tiny_tokenizers
 from quire.errors import ConfigError, InvalidPromptError
+from quire.hub import bundled_model
 from quire.tokenizer import Tokenizer
+from quire.tokenizer.chat import ChatTemplate
+from quire.tokenizer.sandbox import TemplateSandbox
 
 USER = {"role": "user", "content": "hi"}
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
@@ -137,6 +141,94 @@ def test_template_of_the_call_of_the_engine_of_the_model(tmp_path: Path) -> None
 def test_errors_of_a_template(tok: Tokenizer, template: str, message: str) -> None:
     with pytest.raises(InvalidPromptError, match=message):
         tok.render_chat([USER], chat_template=template)
+
+
+@pytest.mark.parametrize("kind", tiny_tokenizers.KINDS)
+@pytest.mark.parametrize("text", ["hi there", " the  sea\n\n", "日本 👋", "1 < 2", ""])
+def test_ordinary_messages_give_the_ids_that_transformers_gives(kind: str, text: str) -> None:
+    hf = tiny_tokenizers.KINDS[kind]()
+    messages = [{"role": "system", "content": text}, USER, {"role": "user", "content": text}]
+    expected = hf.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert Tokenizer(hf).encode_chat(messages, 1000)[1] == expected
+
+
+def test_the_bundled_models_template_renders_as_with_transformers() -> None:
+    tok = Tokenizer.load(bundled_model())
+    call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    messages = [
+        {"role": "system", "content": "be kind"},
+        USER,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "<b>2</b>"},
+    ]
+    options: dict[str, Any] = {"tools": [TOOL], "add_generation_prompt": True}
+    text, ids = tok.encode_chat(messages, 1000, **options)
+    assert text == tok.hf.apply_chat_template(messages, tokenize=False, **options)
+    assert ids == tok.hf.apply_chat_template(messages, return_dict=False, **options)
+
+
+def test_tools_may_be_functions(tok: Tokenizer) -> None:
+    def add(a: int) -> int:
+        """Add one.
+
+        Args:
+            a: a number.
+        """
+        return a + 1
+
+    assert '"name": "add", "description": "Add one."' in tok.render_chat([USER], tools=[add])
+    with pytest.raises(InvalidPromptError, match=r"tools\[0\] cannot be described"):
+        tok.render_chat([USER], tools=[lambda a: a])
+
+
+def test_a_template_without_a_place_for_tools_refuses_them(tok: Tokenizer) -> None:
+    plain = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    assert tok.render_chat([USER], chat_template=plain) == "hi"
+    for _ in range(2):
+        with pytest.raises(InvalidPromptError, match="no place for tools") as refusal:
+            tok.render_chat([USER], tools=[TOOL], chat_template=plain)
+        assert refusal.value.param == "tools"
+    assert tok.render_chat([USER], tools=[], chat_template=plain) == "hi"
+
+
+def test_tools_are_looked_for_once_for_each_template() -> None:
+    rendered: list[object] = []
+
+    class Watched(TemplateSandbox):
+        def run(self, template: Any, variables: Any, max_characters: int) -> str:
+            rendered.append(variables["tools"])
+            return super().run(template, variables, max_characters)
+
+    chat = ChatTemplate(tiny_tokenizers.byte_level(), sandbox=Watched())
+    for _ in range(3):
+        chat.render([USER], tools=[TOOL])
+    assert rendered == [[TOOL], None, [TOOL], [TOOL]]
+
+
+def test_a_template_that_strips_is_continued_where_its_text_ends(tok: Tokenizer) -> None:
+    template = "{% for m in messages %}[{{ m.content | trim }}]{% endfor %}"
+    messages = [USER, {"role": "assistant", "content": "I am "}]
+    options = {"add_generation_prompt": False, "continue_final_message": True}
+    assert tok.render_chat(messages, chat_template=template, **options) == "[hi][I am"
+    assert tok.render_chat(messages, **options).endswith("I am ")
+    with pytest.raises(InvalidPromptError, match="cannot be continued"):
+        tok.render_chat(messages, chat_template="{{ messages[0].content }}", **options)
+
+
+def test_reasoning_is_known_by_each_of_its_names(tok: Tokenizer) -> None:
+    template = "{{ messages[0].reasoning_content }}{{ messages[0].thinking }}"
+    for name in ("reasoning", "reasoning_content", "thinking"):
+        message = {"role": "assistant", "content": "a", name: "because"}
+        assert tok.render_chat([message], chat_template=template) == "because" * 2
+
+
+def test_templates_see_plain_types_alone(tok: Tokenizer) -> None:
+    class Kind(str, enum.Enum):
+        USER = "user"
+
+    assert "<|user|>hi" in tok.render_chat([{"role": Kind.USER, "content": "hi"}])
+    with pytest.raises(InvalidPromptError, match="texts, numbers, lists and dicts; got PosixPath"):
+        tok.render_chat([{**USER, "file": Path("x")}])
 
 
 @pytest.mark.parametrize(

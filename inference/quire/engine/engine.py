@@ -133,20 +133,24 @@ class Engine:
     ) -> ParsedPrompt:
         """Render a conversation by the chat template and tokenize it.
 
+        The model's markers in messages and tools are only text; the template alone sets them.
+
         Raises:
-            InvalidPromptError: no template, or messages that it refuses.
+            InvalidPromptError: no template, messages that it refuses, or tools that it does not show.
+            PromptTooLongError: no token of the context is left for the answer.
         """
         if self.tokenizer is None:
             raise RequestError("chat needs a tokenizer; the engine has skip_tokenizer_init=True")
-        text = self.tokenizer.render_chat(
+        text, token_ids = self.tokenizer.encode_chat(
             messages,
+            self.max_model_len,
             tools=tools,
             chat_template=chat_template,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
             template_kwargs=chat_template_kwargs,
         )
-        return self.parse(text, add_special_tokens=False)  # the template wrote them
+        return self.parse({"prompt": text, "prompt_token_ids": token_ids})
 
     def default_sampling_params(self) -> SamplingParams:
         """Defaults of the model's `generation_config.json`, then quire's."""

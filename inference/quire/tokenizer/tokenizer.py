@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,8 @@ from typing import Any
 from quire.errors import InvalidPromptError, PromptTooLongError
 from quire.tokenizer.chat import ChatTemplate
 from quire.tokenizer.load import load_hf_tokenizer
+
+TEMPLATE_CONTEXTS = 4  # a chat template may write this many contexts full of characters
 
 
 class Tokenizer:
@@ -200,28 +202,55 @@ class Tokenizer:
                 param="prompt",
             )
 
-    def render_chat(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        *,
-        tools: Sequence[Mapping[str, Any] | Callable[..., Any]] | None = None,
-        chat_template: str | Path | None = None,
-        add_generation_prompt: bool = True,
-        continue_final_message: bool = False,
-        template_kwargs: Mapping[str, Any] | None = None,
-    ) -> str:
-        """The conversation as prompt text, special tokens written out: encode without adding any.
+    def render_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
+        """The conversation as prompt text, special tokens written out; options of `ChatTemplate.render`.
 
-        See `ChatTemplate.render`.
+        To run it take the ids of `encode_chat`: in them, a marker in a message is only text.
         """
-        return self._chat.render(
-            messages,
-            tools=tools,
-            chat_template=chat_template,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=continue_final_message,
-            template_kwargs=template_kwargs,
-        )
+        return self._chat.render(messages, **options).text
+
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, Any]], max_model_len: int, **options: Any
+    ) -> tuple[str, list[int]]:
+        """The conversation as prompt text and as token ids; options of `ChatTemplate.render`.
+
+        Raises:
+            InvalidPromptError: see `ChatTemplate.render`.
+            PromptTooLongError: more characters than `max_model_len` tokens can have.
+        """
+        most = max_model_len * self.max_chars_per_token
+        chat = self._chat.render(messages, max_characters=TEMPLATE_CONTEXTS * most, **options)
+        text = chat.text
+        self.check_length(text, max_model_len)
+        if not chat.guard:
+            return text, self.encode(text, add_special_tokens=False)
+        return text, self._encode_guarded(chat.guarded_text, chat.guard)
+
+    def _encode_guarded(self, text: str, guard: str) -> list[int]:
+        """Token ids of a text in which `guard` keeps markers apart; the guard itself leaves none.
+
+        The text is encoded with its guards, and then their tokens are left out. If a token holds more than
+        a guard, the pieces between guards are encoded one by one.
+        """
+        check_text(text)
+        if self._backend is not None:
+            encoded = self._backend.encode_batch([text], add_special_tokens=False)[0]
+            pairs = list(zip(encoded.ids, (text[a:b] for a, b in encoded.offsets), strict=True))
+            if not any(guard in part and part != guard for _, part in pairs):
+                return [token_id for token_id, part in pairs if part != guard]
+        first, *others = text.split(guard)
+        token_ids = self.encode(first, add_special_tokens=False)
+        for piece in others:
+            token_ids += self._encode_continued(piece)
+        return token_ids
+
+    def _encode_continued(self, text: str) -> list[int]:
+        """Token ids of a text that others stand before: no space is put in front of it."""
+        line_break = self.encode("\n", add_special_tokens=False)
+        token_ids = self.encode("\n" + text, add_special_tokens=False)
+        if token_ids[: len(line_break)] == line_break:
+            return token_ids[len(line_break) :]
+        return self.encode(text, add_special_tokens=False)
 
 
 def check_text(text: str) -> None:
