@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openai.types.chat import ChatCompletionMessage
+from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 
 from quire.api import limits
 from quire.api.errors import error_body
@@ -178,6 +180,20 @@ def test_what_is_not_served_is_refused_by_name(model: type[Body], table: Any) ->
         assert error.message == f"{name} is not supported: {entry.reason}"
         for neutral in (None, *entry.neutral):
             parse(model, {**BODIES[model], name: neutral})
+
+
+def test_answers_may_be_given_back_as_the_client_holds_them() -> None:
+    answer = ChatCompletionMessage(role="assistant", content="b", annotations=[])
+    for dumped in (answer.model_dump(), answer.model_dump(exclude_none=True)):
+        request, _ = parse(ChatCompletionRequest, {"messages": [USER, dumped, USER]})
+        assert request.messages[1].for_template() == {"role": "assistant", "content": "b"}
+    text = ResponseOutputText(type="output_text", text="b", annotations=[], logprobs=[])
+    item = ResponseOutputMessage(
+        id="m", type="message", role="assistant", status="completed", content=[text]
+    )
+    for dumped in (item.model_dump(), item.model_dump(exclude_none=True)):
+        request_, _ = parse(ResponsesRequest, {"input": [USER, dumped, USER]})
+        assert request_.messages[1] == {"role": "assistant", "content": "b"}
 
 
 def test_true_is_not_one() -> None:

@@ -75,6 +75,23 @@ async def test_tokenize_and_back() -> None:
             await tokens(made, prompt="x", model="nobody")
 
 
+async def test_long_prompts_are_tokenized_off_the_event_loop() -> None:
+    async with service(max_model_len=4096, num_blocks=2048) as made:
+        threads: list[str] = []
+        parse = made.engine.parse
+
+        def spy(*args: Any, **options: Any) -> Any:
+            threads.append(threading.current_thread().name)
+            return parse(*args, **options)
+
+        made.engine.parse = spy  # type: ignore[method-assign]
+        await complete(made, prompt="x")
+        await complete(made, prompt="Hello " * 600)
+        await chat(made, messages=[{"role": "user", "content": "Hello " * 600}])
+    assert threads[0] == threading.current_thread().name
+    assert all(name.startswith("quire-api") for name in threads[1:])
+
+
 async def test_cancelling_a_call_aborts_it() -> None:
     gate = threading.Event()
     async with service(before_step=lambda plan: gate.wait()) as made:

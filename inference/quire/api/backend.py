@@ -26,7 +26,7 @@ from quire.engine.prompts import ParsedPrompt
 from quire.errors import InvalidParamsError, ModelNotFoundError, RequestError
 from quire.sampling_params import SamplingParams
 
-INLINE_CHARACTERS = 2000  # prompts up to this long are prepared on the loop: a thread costs more
+INLINE_SIZE = 2000  # what is up to this large is worked on at once: a thread costs more
 PREPARING_THREADS = 2
 
 T = TypeVar("T")
@@ -86,13 +86,13 @@ class Backend:
             )
         return asked
 
-    async def prepare(self, work: Callable[[], T], characters: int) -> T:
-        """Do what may take long (tokenizing, rendering) without holding up the event loop.
+    async def do(self, work: Callable[[], T], size: int) -> T:
+        """Do what may take long (tokenizing, rendering, logprobs) without holding up the event loop.
 
         Args:
-            characters: about how much there is to work on.
+            size: about how many characters or entries there are to work on.
         """
-        return work() if characters <= INLINE_CHARACTERS else await self.in_thread(work)
+        return work() if size <= INLINE_SIZE else await self.in_thread(work)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Do what blocks, in one of a few threads."""

@@ -11,7 +11,7 @@ from quire.api.backend import Backend
 from quire.api.cache_report import chat_report
 from quire.api.calls import Call, Event, Events, Reply, Stream
 from quire.api.generation import Generation
-from quire.api.logprobs import LogprobShapes
+from quire.api.logprobs import LogprobShapes, num_entries
 from quire.api.protocol.chat import ChatCompletionRequest
 from quire.api.sampling import sampling_params, sampling_warnings, to_end_of_context
 from quire.api.usage import Usage
@@ -30,7 +30,7 @@ async def create(backend: Backend, request: ChatCompletionRequest, call: Call) -
     params = _params(backend, request)
     template = backend.template_arguments(request)
     messages = [message.for_template() for message in request.messages]
-    prompt = await backend.prepare(
+    prompt = await backend.do(
         lambda: backend.parse_chat(messages, template, "messages"), _size(request)
     )
     answer_id = backend.answer_id("chatcmpl", request, call)
@@ -46,11 +46,15 @@ async def create(backend: Backend, request: ChatCompletionRequest, call: Call) -
         return Stream(Events(chunks.events(generation), generation.close), warnings)
     [output] = await generation.results()
     usage = Usage.of(generation.num_prompt_tokens, [output])
-    body = AnswerHead(answer_id, "chat.completion", model).with_choices(
-        [_choice(request, shapes, one) for one in output.outputs],
-        usage=usage.for_completions(),
-        **prompt_fields(request, output),
-        **report,
+    head = AnswerHead(answer_id, "chat.completion", model)
+    body = await backend.do(
+        lambda: head.with_choices(
+            [_choice(request, shapes, one) for one in output.outputs],
+            usage=usage.for_completions(),
+            **prompt_fields(request, output),
+            **report,
+        ),
+        num_entries([output]),
     )
     return Reply(body, warnings)
 

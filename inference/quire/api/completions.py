@@ -11,7 +11,7 @@ from quire.api.backend import Backend
 from quire.api.cache_report import prompt_reports
 from quire.api.calls import Call, Event, Events, Reply, Stream
 from quire.api.generation import Generation
-from quire.api.logprobs import Entries, LogprobShapes, TextOffset
+from quire.api.logprobs import Entries, LogprobShapes, TextOffset, num_entries
 from quire.api.protocol.completion import CompletionRequest
 from quire.api.sampling import sampling_params, sampling_warnings
 from quire.api.usage import Usage
@@ -32,7 +32,7 @@ async def create(backend: Backend, request: CompletionRequest, call: Call) -> Re
     model = backend.model_name(request.model)
     params = _params(backend, request)
     size = sum(len(prompt) for prompt in request.prompts)
-    prompts = await backend.prepare(lambda: _parse(backend, request), size)
+    prompts = await backend.do(lambda: _parse(backend, request), size)
     answer_id = backend.answer_id("cmpl", request, call)
     report = await prompt_reports(backend, request, call, prompts)
     generation = backend.submit(answer_id, prompts, params, request, call)
@@ -42,7 +42,9 @@ async def create(backend: Backend, request: CompletionRequest, call: Call) -> Re
     warnings = sampling_warnings(request)
     if request.stream:
         return Stream(Events(answer.events(generation, report), generation.close), warnings)
-    return Reply(answer.body(generation, await generation.results(), report), warnings)
+    outputs = await generation.results()
+    body = await backend.do(lambda: answer.body(generation, outputs, report), num_entries(outputs))
+    return Reply(body, warnings)
 
 
 def _parse(backend: Backend, request: CompletionRequest) -> list[ParsedPrompt]:

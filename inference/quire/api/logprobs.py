@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quire.api.token_names import TokenNames
-from quire.outputs import Logprob
+from quire.outputs import Logprob, RequestOutput
 
 LOWEST = -9999.0  # JSON knows no minus infinity
 
@@ -118,6 +118,16 @@ class TextOffset:
         here = self._characters
         self._characters += 1 if token is None else len(self._decoder.decode(token))
         return here
+
+
+def num_entries(outputs: Sequence[RequestOutput]) -> int:
+    """How many log-probabilities answers hold: what making their shapes costs."""
+    return sum(
+        len(entries or ())
+        for output in outputs
+        for positions in (output.prompt_logprobs, *(one.logprobs for one in output.outputs))
+        for entries in positions or ()
+    )
 
 
 def prompt_logprobs(positions: Sequence[Entries | None]) -> list[dict[str, Any] | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import secrets
 import time
@@ -21,6 +20,8 @@ from quire.outputs import CompletionOutput
 from quire.sampling_params import SamplingParams
 
 logger = logging.getLogger(__name__)
+
+BODY_SIZE, LOGPROB_SIZE = 4096, 512  # bytes of an answer without its text, of a log-probability
 
 # How an answer's status, and why it is incomplete, follow from the engine's finish reason.
 _STATUS = {"stop": "completed", "length": "incomplete", "timeout": "incomplete"}
@@ -62,13 +63,14 @@ class ResponseRun:
         self._logprobs = logprobs
         self._number = 0  # of the next event
         self._cancelled = False
+        self._num_logprobs = 0
         self.body = _body(self.id, request, model, params)
 
     @property
     def size(self) -> int:
         """Bytes that keeping it takes, about."""
-        messages = sum(len(message["content"]) for message in self.conversation)
-        return messages + len(json.dumps(self.body))
+        text = sum(len(message["content"]) for message in self.conversation)
+        return BODY_SIZE + text + LOGPROB_SIZE * self._num_logprobs
 
     def cancel(self) -> None:
         """Abort the request if it still runs; what it has is its answer."""
@@ -97,7 +99,7 @@ class ResponseRun:
 
     async def finish_in_background(self) -> None:
         """As `finish`, for nobody: an error is in the body alone."""
-        with contextlib.suppress(QuireError):
+        with contextlib.suppress(Exception):  # it was logged, where it is none of ours
             await self.finish()
 
     def abandon(self) -> None:
@@ -173,6 +175,7 @@ class ResponseRun:
         self, one: CompletionOutput, text: str, logprobs: list[dict[str, Any]], usage: Usage
     ) -> None:
         """Make the body final."""
+        self._num_logprobs = sum(1 + len(token["top_logprobs"]) for token in logprobs)
         reason = one.finish_reason or "abort"
         status = "cancelled" if self._cancelled else _STATUS.get(reason, "cancelled")
         why = None if status != "incomplete" else {"reason": _INCOMPLETE[reason]}

@@ -48,7 +48,7 @@ class Responses:
             messages.insert(0, {"role": "system", "content": system})
         template = {"chat_template_kwargs": backend.template_kwargs(request.chat_template_kwargs)}
         size = sum(len(message["content"]) for message in messages)
-        prompt = await backend.prepare(
+        prompt = await backend.do(
             lambda: backend.parse_chat(messages, template, "input"),
             size if not request.chat_template_kwargs else 1 << 20,
         )

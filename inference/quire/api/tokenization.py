@@ -22,7 +22,7 @@ async def tokenize(backend: Backend, request: TokenizeRequest, call: Call) -> Re
     if request.messages is not None:
         template = backend.template_arguments(request)
         messages = [message.for_template() for message in request.messages]
-        parsed = await backend.prepare(
+        parsed = await backend.do(
             lambda: backend.parse_chat(messages, template, "messages"),
             sum(message.size for message in request.messages),
         )
@@ -30,7 +30,7 @@ async def tokenize(backend: Backend, request: TokenizeRequest, call: Call) -> Re
     else:
         text = request.prompt or ""
         special = request.add_special_tokens is not False
-        token_ids = await backend.prepare(
+        token_ids = await backend.do(
             lambda: tokenizer.encode(text, add_special_tokens=special), len(text)
         )
     body: dict[str, Any] = {
@@ -40,7 +40,7 @@ async def tokenize(backend: Backend, request: TokenizeRequest, call: Call) -> Re
         "token_strs": None,
     }
     if request.return_token_strs:
-        body["token_strs"] = await backend.prepare(
+        body["token_strs"] = await backend.do(
             lambda: [backend.token_names(one).text for one in token_ids], len(token_ids)
         )
     return Reply(body)
@@ -61,7 +61,7 @@ async def detokenize(backend: Backend, request: DetokenizeRequest, call: Call) -
                 f"{backend.engine.vocab_size - 1}",
                 param=f"tokens[{position}]",
             )
-    text = await backend.prepare(
+    text = await backend.do(
         lambda: tokenizer.decode(request.tokens, skip_special_tokens=False), len(request.tokens)
     )
     return Reply({"prompt": text})

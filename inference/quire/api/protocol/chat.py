@@ -90,6 +90,8 @@ class ChatMessage(Body):
     refusal: str | None = None
     function_call: None = None
     audio: None = None
+    reasoning: None = None
+    reasoning_content: None = None
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
     """As our own answers may have it."""
 

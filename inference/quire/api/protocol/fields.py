@@ -129,7 +129,9 @@ class SamplingFields(Body):
         ]
         | None
     ) = None
-    allowed_token_ids: Annotated[TokenIds, Field(min_length=1)] | None = None
+    allowed_token_ids: (
+        Annotated[TokenIds, Field(min_length=1, max_length=limits.ALLOWED_TOKEN_IDS)] | None
+    ) = None
     bad_words: (
         Annotated[
             list[Annotated[str, Field(min_length=1, max_length=limits.BAD_WORD_CHARACTERS)]],

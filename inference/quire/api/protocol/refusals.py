@@ -61,6 +61,10 @@ COMMON: Mapping[str, Refusal] = {
     "watermarking": Refusal("answers are not marked"),
     "service_tier": _TIERS,
     "moderation": _HOSTED,
+    "prompt_cache_options": _HOSTED,
+    "prompt_cache_retention": Refusal(
+        "prefixes are cached in memory, as long as there is room", ("in_memory",)
+    ),
     "kv_transfer_params": _OPERATOR,
     "mm_processor_kwargs": _OPERATOR,
     "media_io_kwargs": _OPERATOR,
