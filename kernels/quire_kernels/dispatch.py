@@ -17,7 +17,7 @@ import logging
 import os
 from collections.abc import Callable
 from types import MappingProxyType, ModuleType
-from typing import ParamSpec, TypeVar, cast
+from typing import ParamSpec, Protocol, TypeVar, cast
 
 import torch
 
@@ -79,12 +79,14 @@ rms_norm = _dispatched(reference.rms_norm)
 add_rms_norm = _dispatched(reference.add_rms_norm)
 layer_norm = _dispatched(reference.layer_norm)
 rotary_and_write_kv = _dispatched(reference.rotary_and_write_kv)
+rotary_angles = _dispatched(reference.rotary_angles)
 rotary_embedding = _dispatched(reference.rotary_embedding)
 silu_and_mul = _dispatched(reference.silu_and_mul)
 gelu_and_mul = _dispatched(reference.gelu_and_mul)
 row_peaks = _dispatched(reference.row_peaks)
 pack_rows = _dispatched(reference.pack_rows)
 packed_linear = _dispatched(reference.packed_linear)
+embedding = _dispatched(reference.embedding)
 packed_embedding = _dispatched(reference.packed_embedding)
 quantize_rows = _dispatched(reference.quantize_rows)
 int8_linear = _dispatched(reference.int8_linear)
@@ -94,3 +96,15 @@ int8_embedding = _dispatched(reference.int8_embedding)
 def multiplies_packed(device_type: str) -> bool:
     """Whether devices of this type are faster with packed weights; the reference only unpacks them."""
     return find("packed_linear", device_type) is not reference.packed_linear
+
+
+class Program(Protocol):
+    """Operations that ran once, to run again on the same memory."""
+
+    def run(self) -> None:
+        """Run them all."""
+
+
+def recorder(device_type: str) -> ModuleType | None:
+    """The module whose `recording` and `Arena` make programs on devices of this type; None: there is none."""
+    return getattr(_faster(device_type), "operation", None)

@@ -1,4 +1,4 @@
-"""The compiled library: made once, found again, sharing torch's OpenMP; and what happens without one."""
+"""The compiled library: made once, found again; and what happens without one."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ print(dispatch.multiplies_packed("cpu"))
 
 
 @needs_compiler
-def test_one_openmp_runtime_serves_torch_and_the_kernels():
+def test_the_library_brings_no_openmp_of_its_own():
     done = run_python(
         "import torch; from quire_kernels.cpu import build; build.library();"
         "print({line.split()[-1] for line in open('/proc/self/maps') if 'omp' in line.split('/')[-1]})"
     )
-    assert len(eval(done.stdout)) == 1, done.stdout
+    assert len(eval(done.stdout)) == 1, done.stdout  # torch's
 
 
 @needs_compiler

@@ -193,6 +193,7 @@ def test_embedding(ops, dtype):
     ids = torch.tensor([0, 99, 15, 16, 17, 99])
     packed, quantized = pack(ops, table), quantize(ops, table)
     assert torch.equal(ops.packed_embedding(ids, packed, 100, 33), table[ids])
+    assert torch.equal(ops.embedding(ids, table), table[ids])
     found = ops.int8_embedding(ids, *quantized, 100, 33, dtype)
     assert found.dtype == dtype
     assert torch.equal(found, reference.int8_embedding(ids, *quantized, 100, 33, dtype))
@@ -203,5 +204,7 @@ def test_embedding(ops, dtype):
     for wrong in (100, -1):
         with pytest.raises(IndexError):
             ops.packed_embedding(torch.tensor([3, wrong]), packed, 100, 33)
+        with pytest.raises(IndexError):
+            ops.embedding(torch.tensor([3, wrong]), table)
         with pytest.raises(IndexError):
             ops.int8_embedding(torch.tensor([3, wrong]), *quantized, 100, 33, dtype)

@@ -19,8 +19,12 @@ class RMSNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return ops.rms_norm(x, self.weight, self.eps)
 
-    def add(self, x: torch.Tensor, residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The norm of `x + residual`, and `x + residual`."""
+    def add(
+        self, x: torch.Tensor, residual: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The norm of `x + residual`, and `x + residual`; None: nothing to add."""
+        if residual is None:
+            return self(x), x
         return ops.add_rms_norm(x, residual, self.weight, self.eps)
 
 

@@ -24,6 +24,7 @@ from torch import nn
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from quire.errors import UnsupportedModelError
+from quire_kernels import dispatch as ops
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +58,7 @@ class RotaryEmbedding(nn.Module):
         frequencies = self.frequencies
         if self.kind == "dynamic":
             frequencies, _ = self._frequencies(positions[:, None] + 1)  # [tokens, rotary_dim / 2]
-        angles = positions[:, None].float() * frequencies
-        return torch.cat((angles.cos(), angles.sin()), dim=-1) * self.scaling
+        return ops.rotary_angles(positions, frequencies, self.scaling)
 
     def _frequencies(self, length: int | torch.Tensor) -> tuple[torch.Tensor, float]:
         """Radians per position for sequences of a length, and the factor of cosines and sines."""

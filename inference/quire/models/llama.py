@@ -39,7 +39,11 @@ class LlamaAttention(nn.Module):
 
 
 class LlamaLayer(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)).
+
+    Each sum is left to the norm that comes next, which does both at once: what goes from layer to layer is
+    the last term, and `residual`, all that came before it.
+    """
 
     def __init__(self, config: Any, attention: nn.Module) -> None:
         super().__init__()
@@ -54,11 +58,17 @@ class LlamaLayer(nn.Module):
         )
 
     def forward(
-        self, x: torch.Tensor, cos_sin: torch.Tensor, kv: torch.Tensor, meta: AttentionMetadata
-    ) -> torch.Tensor:
-        attended = self.self_attn(self.input_layernorm(x), cos_sin, kv, meta)
-        normed, x = self.post_attention_layernorm.add(attended, x)
-        return x + self.mlp(normed)
+        self,
+        x: torch.Tensor,
+        residual: torch.Tensor | None,
+        cos_sin: torch.Tensor,
+        kv: torch.Tensor,
+        meta: AttentionMetadata,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        normed, residual = self.input_layernorm.add(x, residual)
+        attended = self.self_attn(normed, cos_sin, kv, meta)
+        normed, residual = self.post_attention_layernorm.add(attended, residual)
+        return self.mlp(normed), residual
 
 
 class LlamaModel(nn.Module):
@@ -80,9 +90,10 @@ class LlamaModel(nn.Module):
     ) -> torch.Tensor:
         x = self.embed_tokens(ids)  # [tokens, hidden_size]
         cos_sin = self.rotary_emb(positions)
+        residual = None
         for layer, layer_kv in zip(self.layers, kv, strict=True):
-            x = layer(x, cos_sin, layer_kv, meta)
-        return self.norm(x)
+            x, residual = layer(x, residual, cos_sin, layer_kv, meta)
+        return self.norm.add(x, residual)[0]
 
 
 class LlamaForCausalLM(CausalLM):

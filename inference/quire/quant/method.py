@@ -73,7 +73,7 @@ class Unquantized:
         """See `LinearMethod.embed`."""
         weight = layer.weight
         assert isinstance(weight, torch.Tensor)
-        return F.embedding(ids, weight)
+        return ops.embedding(ids, weight)
 
 
 def linear_method(

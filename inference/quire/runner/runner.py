@@ -17,6 +17,7 @@ from quire.plan import StepPlan, StepResult, TokenLogprobs
 from quire.runner.batch import Batch, PromptSpan, RequestState, RequestTable
 from quire.runner.logits import apply_rules
 from quire.runner.logprobs import token_logprobs
+from quire.runner.replay import Replay
 from quire.runner.sampler import sample, uniforms
 from quire_kernels import dispatch as ops
 
@@ -44,7 +45,8 @@ class ModelRunner:
 
     def __init__(self, model: CausalLM, config: EngineConfig, kv: Sequence[torch.Tensor]) -> None:
         self._model = model
-        self._kv = kv
+        assert config.max_model_len is not None
+        self._replay = Replay(model, kv, -(-config.max_model_len // config.block_size))
         self._requests = RequestTable(config.block_size, model.spec.vocab_size, kv[0].device)
 
     @torch.inference_mode()
@@ -59,11 +61,10 @@ class ModelRunner:
         if not plan.chunks:
             return result
         batch = self._requests.build(plan)
-        hidden = self._model(batch.ids, batch.positions, self._kv, batch.meta)
+        hidden, logits = self._replay.run(batch)
         for span in batch.prompt_spans:
             self._report_prompt(span, hidden, result)
-        if batch.sampled:
-            logits = self._model.logits(hidden[batch.sample_rows])
+        if logits is not None:
             self._choose(batch, logits, result)
         return result
 

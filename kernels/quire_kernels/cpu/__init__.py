@@ -1,4 +1,4 @@
-"""The operations for CPUs: C++ over OpenMP and SIMD, called with addresses and sizes alone."""
+"""The operations for CPUs: C++ over threads and SIMD, called with addresses and sizes alone."""
 
 from quire_kernels.cpu.attention import paged_attention
 from quire_kernels.cpu.build import KernelsUnavailable, library
@@ -8,10 +8,12 @@ from quire_kernels.cpu.elementwise import (
     layer_norm,
     rms_norm,
     rotary_and_write_kv,
+    rotary_angles,
     silu_and_mul,
     write_kv,
 )
 from quire_kernels.cpu.linear import (
+    embedding,
     int8_embedding,
     int8_linear,
     pack_rows,
@@ -23,6 +25,7 @@ from quire_kernels.cpu.peaks import row_peaks
 
 __all__ = [
     "add_rms_norm",
+    "embedding",
     "gelu_and_mul",
     "int8_embedding",
     "int8_linear",
@@ -34,6 +37,7 @@ __all__ = [
     "quantize_rows",
     "rms_norm",
     "rotary_and_write_kv",
+    "rotary_angles",
     "row_peaks",
     "silu_and_mul",
     "unavailable",

@@ -2,10 +2,7 @@
 
 A library that came with the package for an instruction set that this CPU has is taken first, then one
 compiled before for this very CPU, and else the system's compiler makes one, in seconds. It knows nothing
-of the operations inside, and it needs torch only to load the library.
-
-The sources use OpenMP but are not linked to a runtime of their own: what is missing is found in the one
-that torch has loaded, because two of them in a process would each keep a thread on every core.
+of the operations inside, nor of torch.
 
 Environment:
     QUIRE_CACHE: folder of quire's caches; default: quire in $XDG_CACHE_HOME or ~/.cache.
@@ -36,7 +33,7 @@ SOURCES = Path(__file__).parent / "src"
 PREBUILT = Path(__file__).parent / "prebuilt"
 
 FLAGS = (
-    "-O3", "-std=c++17", "-fPIC", "-fopenmp",
+    "-O3", "-std=c++17", "-fPIC", "-pthread",
     "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-maybe-uninitialized",
 )  # fmt: skip
 NATIVE = ("-mcpu=native",) if platform.machine() in ("aarch64", "arm64") else ("-march=native",)
@@ -66,7 +63,6 @@ def library() -> ctypes.CDLL:
         KernelsUnavailable: no compiler, or it failed, or no folder to keep the result in.
     """
     path = find_prebuilt() or build()
-    _share_openmp()
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
@@ -125,9 +121,6 @@ def compile_library(compiler: Path, target: Sequence[str], path: Path) -> None:
         KernelsUnavailable: the compiler failed.
         OSError: the folder of `path` cannot be written.
     """
-    link = ["-shared"]
-    if sys.platform == "darwin":
-        link += ["-undefined", "dynamic_lookup"]
     with tempfile.TemporaryDirectory(dir=path.parent) as name:
         scratch = Path(name)
         sources = sorted(SOURCES.glob("*.cpp"))
@@ -138,7 +131,7 @@ def compile_library(compiler: Path, target: Sequence[str], path: Path) -> None:
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(compile_one, sources, objects))
-        _run([compiler, *link, *objects, "-o", scratch / path.name])
+        _run([compiler, "-shared", "-pthread", *objects, "-o", scratch / path.name])
         (scratch / path.name).replace(path)
 
 
@@ -195,18 +188,3 @@ def _lock(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _share_openmp() -> None:
-    """Let the library find the OpenMP runtime that torch has loaded."""
-    import torch  # loads its runtime; the rest of this module must do without torch, to make wheels
-
-    assert torch.get_num_threads() > 0
-    if not sys.platform.startswith("linux"):
-        return
-    maps = Path("/proc/self/maps").read_text(encoding="utf-8")
-    loaded = re.search(r"(/\S*/lib(?:gomp|iomp5|omp)[-.\w]*)$", maps, re.MULTILINE)
-    try:
-        ctypes.CDLL(loaded[1] if loaded else "libgomp.so.1", mode=ctypes.RTLD_GLOBAL)
-    except OSError as error:
-        raise KernelsUnavailable(f"there is no OpenMP runtime: {error}") from error

@@ -5,50 +5,27 @@ Rows may have gaps between them, as the parts of a merged projection do.
 
 from __future__ import annotations
 
-import ctypes
-import functools
-
 import torch
 
-from quire_kernels.cpu.build import library
+from quire_kernels import reference
+from quire_kernels.cpu.operation import KINDS, Operation, empty
 
-KINDS = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
-
-_INT, _LONG, _POINTER, _FLOAT = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p, ctypes.c_float
-
-
-class _Functions:
-    """The compiled functions with their argument types."""
-
-    def __init__(self) -> None:
-        compiled = library()
-        self.rms_norm = compiled.quire_rms_norm
-        self.rms_norm.restype = None
-        self.rms_norm.argtypes = [
-            _INT, _POINTER, _LONG, _LONG, _LONG, _LONG, _POINTER, _POINTER, _INT, _POINTER, _POINTER,
-            _LONG, _FLOAT, _INT,
-        ]  # fmt: skip
-        self.layer_norm = compiled.quire_layer_norm
-        self.layer_norm.restype = None
-        self.layer_norm.argtypes = [
-            _INT, _POINTER, _LONG, _LONG, _LONG, _LONG, _INT, _POINTER, _POINTER, _POINTER, _LONG,
-            _FLOAT, _INT,
-        ]  # fmt: skip
-        self.gated = compiled.quire_gated
-        self.gated.restype = None
-        self.gated.argtypes = [_INT, _INT, _POINTER, _POINTER, _LONG, _LONG, _INT]
-        self.rotary = compiled.quire_rotary_and_write_kv
-        self.rotary.restype = None
-        self.rotary.argtypes = [
-            _INT,
-            _POINTER, _LONG, _LONG, _LONG, _POINTER, _LONG, _LONG, _LONG, _POINTER, _LONG, _LONG, _LONG,
-            _POINTER, _LONG, _POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER, _LONG, _INT,
-        ]  # fmt: skip
-
-
-@functools.cache
-def _functions() -> _Functions:
-    return _Functions()
+_RMS_NORM = Operation(
+    "quire_rms_norm",
+    "kind x* outer inner outer_stride inner_stride residual* total* weight_kind weight* out* n eps. threads",
+)
+_LAYER_NORM = Operation(
+    "quire_layer_norm",
+    "kind x* outer inner outer_stride inner_stride weight_kind weight* bias* out* n eps. threads",
+)
+_GATED = Operation("quire_gated", "kind activation x* out* rows n threads")
+_ANGLES = Operation("quire_rotary_angles", "positions* frequencies* out* tokens half scaling.")
+_ROTARY = Operation(
+    "quire_rotary_and_write_kv",
+    "kind query* query_heads query_token_stride query_head_stride key* key_heads key_token_stride "
+    "key_head_stride value* value_heads value_token_stride value_head_stride cos_sin* rotary_dim slots* "
+    "cache* num_blocks block_size head_dim out* tokens threads",
+)
 
 
 def _rows(x: torch.Tensor) -> tuple[torch.Tensor, int, int, int, int]:
@@ -67,13 +44,13 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """See the reference."""
     weight = weight if weight.dtype == x.dtype else weight.float()
     x, *rows = _rows(x)
-    out = x.new_empty(x.shape)
-    _functions().rms_norm(
+    out = empty(x.shape, x.dtype)
+    _RMS_NORM(
         KINDS[x.dtype],
         x.data_ptr(),
         *rows,
-        None,
-        None,
+        0,
+        0,
         KINDS[weight.dtype],
         weight.data_ptr(),
         out.data_ptr(),
@@ -92,8 +69,8 @@ def add_rms_norm(
     weight = weight if weight.dtype == x.dtype else weight.float()
     x, residual = x.contiguous(), residual.contiguous()
     size = x.shape[-1]
-    out, total = torch.empty_like(x), torch.empty_like(x)
-    _functions().rms_norm(
+    out, total = empty(x.shape, x.dtype), empty(x.shape, x.dtype)
+    _RMS_NORM(
         KINDS[x.dtype],
         x.data_ptr(),
         x.numel() // size,
@@ -119,8 +96,8 @@ def layer_norm(
     if not weight.dtype == bias.dtype == x.dtype:
         weight, bias = weight.float(), bias.float()
     x, *rows = _rows(x)
-    out = x.new_empty(x.shape)
-    _functions().layer_norm(
+    out = empty(x.shape, x.dtype)
+    _LAYER_NORM(
         KINDS[x.dtype],
         x.data_ptr(),
         *rows,
@@ -149,8 +126,8 @@ def gelu_and_mul(gate_up: torch.Tensor, approximate: str = "none") -> torch.Tens
 def _gated(gate_up: torch.Tensor, activation: int) -> torch.Tensor:
     gate_up = gate_up.contiguous()
     *outer, width = gate_up.shape
-    out = gate_up.new_empty(*outer, width // 2)
-    _functions().gated(
+    out = empty((*outer, width // 2), gate_up.dtype)
+    _GATED(
         KINDS[gate_up.dtype],
         activation,
         gate_up.data_ptr(),
@@ -162,8 +139,22 @@ def _gated(gate_up: torch.Tensor, activation: int) -> torch.Tensor:
     return out
 
 
-_Heads = tuple[int | None, int, int, int]  # address, heads, strides of tokens and of heads
-_NO_HEADS: _Heads = (None, 0, 0, 0)
+def rotary_angles(
+    positions: torch.Tensor, frequencies: torch.Tensor, scaling: float
+) -> torch.Tensor:
+    """See the reference."""
+    if frequencies.dim() > 1:
+        return reference.rotary_angles(positions, frequencies, scaling)
+    positions, frequencies = positions.contiguous(), frequencies.contiguous()
+    assert positions.dtype == torch.int64 and frequencies.dtype == torch.float32
+    tokens, half = positions.shape[0], frequencies.shape[0]
+    out = empty((tokens, 2 * half), torch.float32)
+    _ANGLES(positions.data_ptr(), frequencies.data_ptr(), out.data_ptr(), tokens, half, scaling)
+    return out
+
+
+_Heads = tuple[int, int, int, int]  # address, heads, strides of tokens and of heads
+_NO_HEADS: _Heads = (0, 0, 0, 0)
 
 
 def _heads(x: torch.Tensor) -> _Heads:
@@ -182,7 +173,7 @@ def rotary_and_write_kv(
 ) -> torch.Tensor:
     """See the reference."""
     assert query.dtype == kv_cache.dtype and cos_sin.dtype == torch.float32
-    out = query.new_empty(query.shape)
+    out = empty(query.shape, query.dtype)
     cos_sin = cos_sin.contiguous()
     angles = cos_sin.data_ptr(), cos_sin.shape[1]
     _write(_heads(query), key, value, angles, kv_cache, slots, out.data_ptr())
@@ -193,22 +184,22 @@ def write_kv(
     key: torch.Tensor, value: torch.Tensor, kv_cache: torch.Tensor, slots: torch.Tensor
 ) -> None:
     """See the reference."""
-    _write(_NO_HEADS, key, value, (None, 0), kv_cache, slots, None)
+    _write(_NO_HEADS, key, value, (0, 0), kv_cache, slots, 0)
 
 
 def _write(
     query: _Heads,
     key: torch.Tensor,
     value: torch.Tensor,
-    angles: tuple[int | None, int],
+    angles: tuple[int, int],
     kv_cache: torch.Tensor,
     slots: torch.Tensor,
-    out: int | None,
+    out: int,
 ) -> None:
     assert key.dtype == value.dtype == kv_cache.dtype
     assert kv_cache.is_contiguous() and slots.is_contiguous() and slots.dtype == torch.int64
     _, num_blocks, _, block_size, head_dim = kv_cache.shape
-    _functions().rotary(
+    _ROTARY(
         KINDS[key.dtype],
         *query,
         *_heads(key),

@@ -6,58 +6,23 @@ the compiled side.
 
 from __future__ import annotations
 
-import ctypes
-import functools
-
 import torch
 
-from quire_kernels.cpu.build import library
+from quire_kernels.cpu.operation import KINDS, Operation, empty
 
-_KINDS = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
-
-_INT, _LONG, _POINTER = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
-
-
-class _Functions:
-    """The compiled functions with their argument types."""
-
-    def __init__(self) -> None:
-        compiled = library()
-        self.linear = compiled.quire_packed_linear
-        self.linear.restype = None
-        self.linear.argtypes = [
-            _INT, _POINTER, _LONG, _POINTER, _POINTER, _INT, _POINTER, _LONG, _LONG, _INT,
-        ]  # fmt: skip
-        self.int8_linear = compiled.quire_int8_linear
-        self.int8_linear.restype = None
-        self.int8_linear.argtypes = [
-            _INT, _POINTER, _LONG, _POINTER, _POINTER, _POINTER, _INT, _POINTER, _LONG, _LONG, _INT,
-        ]  # fmt: skip
-        self.pack = compiled.quire_pack
-        self.pack.restype = None
-        self.pack.argtypes = [
-            _INT, _POINTER, _LONG, _LONG, _LONG, _LONG, _LONG, _POINTER, _INT,
-        ]  # fmt: skip
-        self.pack_int8 = compiled.quire_pack_int8
-        self.pack_int8.restype = None
-        self.pack_int8.argtypes = [
-            _INT, _POINTER, _LONG, _LONG, _LONG, _LONG, _LONG, _POINTER, _POINTER, _INT,
-        ]  # fmt: skip
-        self.embedding = compiled.quire_packed_embedding
-        self.embedding.restype = _LONG
-        self.embedding.argtypes = [
-            _INT, _POINTER, _LONG, _LONG, _POINTER, _POINTER, _LONG,
-        ]  # fmt: skip
-        self.int8_embedding = compiled.quire_int8_embedding
-        self.int8_embedding.restype = _LONG
-        self.int8_embedding.argtypes = [
-            _INT, _POINTER, _LONG, _LONG, _POINTER, _POINTER, _POINTER, _LONG,
-        ]  # fmt: skip
-
-
-@functools.cache
-def _functions() -> _Functions:
-    return _Functions()
+_PACKED_LINEAR = Operation(
+    "quire_packed_linear", "kind x* rows weights* bias* out_kind out* inputs columns threads"
+)
+_INT8_LINEAR = Operation(
+    "quire_int8_linear", "kind x* rows weights* scales* bias* out_kind out* inputs columns threads"
+)
+_PACK_ARGUMENTS = "kind from* row_stride input_stride first rows inputs packed* scales* threads"
+_PACK = Operation("quire_pack", _PACK_ARGUMENTS)
+_PACK_INT8 = Operation("quire_pack_int8", _PACK_ARGUMENTS)
+_EMBEDDING = Operation("quire_embedding", "ids* count rows table* out* bytes")
+_PACKED_ARGUMENTS = "kind ids* count rows packed* scales* out* inputs"
+_PACKED_EMBEDDING = Operation("quire_packed_embedding", _PACKED_ARGUMENTS)
+_INT8_EMBEDDING = Operation("quire_int8_embedding", _PACKED_ARGUMENTS)
 
 
 def packed_linear(
@@ -72,14 +37,14 @@ def packed_linear(
     dtype = x.dtype
     assert packed.dtype == dtype and (bias is None or bias.dtype == dtype)
     *outer, in_features = x.shape
-    out = torch.empty(*outer, out_features, dtype=out_dtype or dtype)
-    _functions().linear(
-        _KINDS[dtype],
+    out = empty((*outer, out_features), out_dtype or dtype)
+    _PACKED_LINEAR(
+        KINDS[dtype],
         x.data_ptr(),
         x.numel() // in_features,
         packed.data_ptr(),
-        None if bias is None else bias.data_ptr(),
-        _KINDS[out.dtype],
+        0 if bias is None else bias.data_ptr(),
+        KINDS[out.dtype],
         out.data_ptr(),
         in_features,
         out_features,
@@ -101,15 +66,15 @@ def int8_linear(
     dtype = x.dtype
     assert packed.dtype == torch.uint8 and (bias is None or bias.dtype == dtype)
     *outer, in_features = x.shape
-    out = torch.empty(*outer, out_features, dtype=out_dtype or dtype)
-    _functions().int8_linear(
-        _KINDS[dtype],
+    out = empty((*outer, out_features), out_dtype or dtype)
+    _INT8_LINEAR(
+        KINDS[dtype],
         x.data_ptr(),
         x.numel() // in_features,
         packed.data_ptr(),
         scales.data_ptr(),
-        None if bias is None else bias.data_ptr(),
-        _KINDS[out.dtype],
+        0 if bias is None else bias.data_ptr(),
+        KINDS[out.dtype],
         out.data_ptr(),
         in_features,
         out_features,
@@ -122,14 +87,15 @@ def pack_rows(packed: torch.Tensor, rows: torch.Tensor, first: int) -> None:
     """See the reference."""
     assert packed.is_contiguous() and packed.dtype == rows.dtype
     count, in_features = rows.shape
-    _functions().pack(
-        _KINDS[rows.dtype],
+    _PACK(
+        KINDS[rows.dtype],
         rows.data_ptr(),
         *rows.stride(),
         first,
         count,
         in_features,
         packed.data_ptr(),
+        0,
         torch.get_num_threads(),
     )
 
@@ -140,8 +106,8 @@ def quantize_rows(
     """See the reference."""
     assert packed.is_contiguous() and packed.dtype == torch.uint8 and scales.is_contiguous()
     count, in_features = rows.shape
-    _functions().pack_int8(
-        _KINDS[rows.dtype],
+    _PACK_INT8(
+        KINDS[rows.dtype],
         rows.data_ptr(),
         *rows.stride(),
         first,
@@ -153,24 +119,42 @@ def quantize_rows(
     )
 
 
+def embedding(ids: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """See the reference."""
+    ids = ids.contiguous()
+    assert ids.dtype == torch.int64 and table.is_contiguous()
+    num_rows, hidden_size = table.shape
+    out = empty((*ids.shape, hidden_size), table.dtype)
+    wrong = _EMBEDDING(
+        ids.data_ptr(),
+        ids.numel(),
+        num_rows,
+        table.data_ptr(),
+        out.data_ptr(),
+        hidden_size * table.dtype.itemsize,
+    )
+    _check(ids, num_rows, wrong)
+    return out
+
+
 def packed_embedding(
     ids: torch.Tensor, packed: torch.Tensor, num_rows: int, hidden_size: int
 ) -> torch.Tensor:
     """See the reference."""
     ids = ids.contiguous()
     assert ids.dtype == torch.int64
-    out = torch.empty(*ids.shape, hidden_size, dtype=packed.dtype)
-    wrong = _functions().embedding(
-        _KINDS[packed.dtype],
+    out = empty((*ids.shape, hidden_size), packed.dtype)
+    wrong = _PACKED_EMBEDDING(
+        KINDS[packed.dtype],
         ids.data_ptr(),
         ids.numel(),
         num_rows,
         packed.data_ptr(),
+        0,
         out.data_ptr(),
         hidden_size,
     )
-    if wrong >= 0:
-        raise IndexError(f"id {ids.flatten()[wrong]} is no row of a table of {num_rows}")
+    _check(ids, num_rows, wrong)
     return out
 
 
@@ -185,9 +169,9 @@ def int8_embedding(
     """See the reference."""
     ids = ids.contiguous()
     assert ids.dtype == torch.int64
-    out = torch.empty(*ids.shape, hidden_size, dtype=dtype)
-    wrong = _functions().int8_embedding(
-        _KINDS[dtype],
+    out = empty((*ids.shape, hidden_size), dtype)
+    wrong = _INT8_EMBEDDING(
+        KINDS[dtype],
         ids.data_ptr(),
         ids.numel(),
         num_rows,
@@ -196,6 +180,11 @@ def int8_embedding(
         out.data_ptr(),
         hidden_size,
     )
-    if wrong >= 0:
-        raise IndexError(f"id {ids.flatten()[wrong]} is no row of a table of {num_rows}")
+    _check(ids, num_rows, wrong)
     return out
+
+
+def _check(ids: torch.Tensor, num_rows: int, wrong: int) -> None:
+    """Raise IndexError where an embedding found an id wrong: one more than its place, or 0."""
+    if wrong:
+        raise IndexError(f"id {ids.flatten()[wrong - 1]} is no row of a table of {num_rows}")

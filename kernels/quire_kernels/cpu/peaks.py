@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
-from collections.abc import Callable
-
 import torch
 
-from quire_kernels.cpu.build import library
+from quire_kernels.cpu.operation import Operation
 
-_INT, _LONG, _POINTER = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
-
-
-@functools.cache
-def _function() -> Callable[..., None]:
-    function = library().quire_row_peaks
-    function.restype = None
-    function.argtypes = [_POINTER, _LONG, _LONG, _LONG, _POINTER, _POINTER, _INT]
-    return function
+_PEAKS = Operation("quire_row_peaks", "x* rows stride n values* ids* threads")
 
 
 def row_peaks(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,7 +15,7 @@ def row_peaks(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     stride, one = logits.stride()
     assert logits.dtype == torch.float32 and one == 1
     values, ids = torch.empty(rows), torch.empty(rows, dtype=torch.int64)
-    _function()(
+    _PEAKS(
         logits.data_ptr(),
         rows,
         stride,

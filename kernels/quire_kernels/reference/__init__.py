@@ -6,6 +6,7 @@ It runs on any device and is what a device without a faster version uses.
 from quire_kernels.reference.activation import gelu_and_mul, silu_and_mul
 from quire_kernels.reference.attention import paged_attention, write_kv
 from quire_kernels.reference.linear import (
+    embedding,
     int8_embedding,
     int8_linear,
     pack_rows,
@@ -15,10 +16,11 @@ from quire_kernels.reference.linear import (
 )
 from quire_kernels.reference.norm import add_rms_norm, layer_norm, rms_norm
 from quire_kernels.reference.peaks import row_peaks
-from quire_kernels.reference.rotary import rotary_and_write_kv, rotary_embedding
+from quire_kernels.reference.rotary import rotary_and_write_kv, rotary_angles, rotary_embedding
 
 __all__ = [
     "add_rms_norm",
+    "embedding",
     "gelu_and_mul",
     "int8_embedding",
     "int8_linear",
@@ -30,6 +32,7 @@ __all__ = [
     "quantize_rows",
     "rms_norm",
     "rotary_and_write_kv",
+    "rotary_angles",
     "rotary_embedding",
     "row_peaks",
     "silu_and_mul",

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from quire_kernels import memory
+
 BLOCK = 16
 GROUP = 128  # inputs that share a scale, in int8
 _WIDTHS = {torch.bfloat16: 2, torch.float16: 1, torch.float32: 1, torch.uint8: 4}
@@ -31,7 +33,7 @@ def empty_packed(
     The rest is left untouched, so that it takes up memory only as it is filled.
     """
     shape = packed_shape(out_features, in_features, dtype)
-    packed = torch.empty(shape, dtype=dtype, device=device)
+    packed = memory.empty(shape, dtype, device)
     packed[out_features // BLOCK :].zero_()
     packed[:, in_features // shape[-1] :].zero_()
     return packed
@@ -78,6 +80,15 @@ def packed_linear(
     weight = unpack(packed, out_features, x.shape[-1])
     added = None if bias is None else bias.float()
     return F.linear(x.float(), weight.float(), added).to(out_dtype or x.dtype)
+
+
+def embedding(ids: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """Rows of a plain table: int64 [...] and [rows, hidden_size] -> [..., hidden_size].
+
+    Raises:
+        IndexError: an id is no row.
+    """
+    return F.embedding(ids, table)
 
 
 def packed_embedding(

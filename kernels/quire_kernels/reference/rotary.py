@@ -7,6 +7,23 @@ import torch
 from quire_kernels.reference.attention import write_kv
 
 
+def rotary_angles(
+    positions: torch.Tensor, frequencies: torch.Tensor, scaling: float
+) -> torch.Tensor:
+    """Cosines and sines of each position's angles.
+
+    Args:
+        positions: int64, [tokens].
+        frequencies: float32, [r / 2], radians per position; or [tokens, r / 2], each token's own.
+        scaling: multiplies cosines and sines.
+
+    Returns:
+        float32, [tokens, r]: cosines, then sines.
+    """
+    angles = positions[:, None].float() * frequencies
+    return torch.cat((angles.cos(), angles.sin()), dim=-1) * scaling
+
+
 def rotary_and_write_kv(
     query: torch.Tensor,
     key: torch.Tensor,

@@ -539,56 +539,63 @@ void attend(const Batch& batch, int threads) {
     parts.resize(used * State::size(batch.most_rows(), batch.width()));
   }
   const std::vector<Item>& run = tasks.empty() ? items : tasks;
-#pragma omp parallel num_threads(threads) if (run.size() > 1 && threads > 1)
-  {
-    static thread_local Scratch scratch;
-    Worker<P> worker(batch, scratch);
-#pragma omp for schedule(dynamic, 1)
-    for (size_t i = 0; i < run.size(); ++i) worker.run(run[i], parts.data());
-    if (!parts.empty()) {
-#pragma omp for schedule(dynamic, 1)
-      for (size_t i = 0; i < items.size(); ++i) {
-        if (items[i].part >= 0) worker.finish(items[i], parts.data());
-      }
-    }
+  const auto each = [&](const std::vector<Item>& list, const auto& action) {
+    parallel_for(static_cast<int64_t>(list.size()), threads, [&](int64_t i) {
+      static thread_local Scratch scratch;
+      Worker<P> worker(batch, scratch);
+      action(worker, list[i]);
+    });
+  };
+  each(run, [&](Worker<P>& worker, const Item& item) { worker.run(item, parts.data()); });
+  if (!parts.empty()) {
+    each(items, [&](Worker<P>& worker, const Item& item) {
+      if (item.part >= 0) worker.finish(item, parts.data());
+    });
   }
 }
 
 }  // namespace
-}  // namespace quire
 
-struct QuireAttention {
+// out[tokens][heads][head_dim]; see the reference for what is computed.
+struct PagedAttention {
+  int64_t kind;
+  const void *query, *cache;
+  const int32_t *query_start, *lengths, *tables;
+  const float* slopes;  // or null
+  void* out;
   int64_t token_stride, head_stride;  // of queries, in elements
   int64_t table_stride, sequences, num_blocks, heads, kv_heads, block_size, head_dim;
   int64_t window;  // 0: none
-  float scale;
-  float softcap;  // 0: none
+  double scale;
+  double softcap;  // 0: none
+  int64_t threads;
 };
 
-// out[tokens][heads][head_dim]; see the reference for what is computed.
-extern "C" void quire_paged_attention(int kind, const QuireAttention* shape, const void* query,
-                                      const void* cache, const int32_t* query_start, const int32_t* lengths,
-                                      const int32_t* tables, const float* slopes, void* out, int threads) {
-  using namespace quire;
+extern "C" int64_t quire_paged_attention(const PagedAttention* a) {
   Batch batch;
-  batch.query = static_cast<const char*>(query);
-  batch.token_stride = shape->token_stride;
-  batch.head_stride = shape->head_stride;
-  batch.cache = static_cast<const char*>(cache);
-  batch.out = static_cast<char*>(out);
-  batch.query_start = query_start;
-  batch.lengths = lengths;
-  batch.tables = tables;
-  batch.table_stride = shape->table_stride;
-  batch.sequences = shape->sequences;
-  batch.num_blocks = shape->num_blocks;
-  batch.heads = shape->heads;
-  batch.kv_heads = shape->kv_heads;
-  batch.block_size = shape->block_size;
-  batch.head_dim = shape->head_dim;
-  batch.scale = shape->scale;
-  batch.softcap = shape->softcap;
-  batch.window = shape->window;
-  batch.slopes = slopes;
-  with_type(kind, [&](auto type) { attend<Product<decltype(type)>>(batch, threads); });
+  batch.query = static_cast<const char*>(a->query);
+  batch.token_stride = a->token_stride;
+  batch.head_stride = a->head_stride;
+  batch.cache = static_cast<const char*>(a->cache);
+  batch.out = static_cast<char*>(a->out);
+  batch.query_start = a->query_start;
+  batch.lengths = a->lengths;
+  batch.tables = a->tables;
+  batch.table_stride = a->table_stride;
+  batch.sequences = a->sequences;
+  batch.num_blocks = a->num_blocks;
+  batch.heads = a->heads;
+  batch.kv_heads = a->kv_heads;
+  batch.block_size = a->block_size;
+  batch.head_dim = a->head_dim;
+  batch.scale = static_cast<float>(a->scale);
+  batch.softcap = static_cast<float>(a->softcap);
+  batch.window = a->window;
+  batch.slopes = a->slopes;
+  with_type(static_cast<int>(a->kind), [&](auto type) {
+    attend<Product<decltype(type)>>(batch, a->threads);
+  });
+  return 0;
 }
+
+}  // namespace quire

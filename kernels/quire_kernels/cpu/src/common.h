@@ -2,14 +2,14 @@
 // float dtypes. It knows no operation.
 #pragma once
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <vector>
+
+#include "pool.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -160,7 +160,7 @@ inline void narrow(Floats x, T* to, int64_t count) {
 
 // Runs `body(T{})` with the type of a kind.
 template <class Body>
-inline void with_type(int kind, const Body& body) {
+inline void with_type(int64_t kind, const Body& body) {
   if (kind == kBfloat16) {
     body(bfloat16{});
   } else if (kind == kFloat16) {

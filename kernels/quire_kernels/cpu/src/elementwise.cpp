@@ -3,9 +3,6 @@
 #include "common.h"
 
 namespace quire {
-namespace {
-
-constexpr int64_t kShare = 16384;  // least elements that are worth a second thread
 
 // A matrix of vectors of contiguous elements: strides in elements.
 struct Rows {
@@ -13,6 +10,13 @@ struct Rows {
   int64_t count() const { return outer * inner; }
   int64_t at(int64_t row) const { return row / inner * outer_stride + row % inner * inner_stride; }
 };
+
+struct Heads {  // [tokens, heads, head_dim]
+  const void* data;
+  int64_t count, token_stride, head_stride;
+};
+
+namespace {
 
 template <class T, class W>
 void rms_norm_row(const T* x, const T* residual, T* total, const W* weight, T* out, int64_t n, float eps) {
@@ -82,21 +86,15 @@ struct Gelu {  // erf by Abramowitz and Stegun 7.1.26, within 1.5e-7
 };
 
 template <class Activation, class T>
-void gated_rows(const T* x, T* out, int64_t rows, int64_t n, int threads) {
-#pragma omp parallel for num_threads(threads) if (rows > 1 && rows * n >= kShare)
-  for (int64_t row = 0; row < rows; ++row) {
+void gated_rows(const T* x, T* out, int64_t rows, int64_t n, int64_t threads) {
+  parallel_rows(rows, rows * n, threads, [&](int64_t row) {
     const T* gate = x + 2 * row * n;
     for (int64_t i = 0; i < n; i += kLanes) {
       const Floats up = widen(gate + n + i, n - i);
       narrow(Activation::of(widen(gate + i, n - i)) * up, out + row * n + i, n - i);
     }
-  }
+  });
 }
-
-struct Heads {  // [tokens, heads, head_dim]
-  const void* data;
-  int64_t token_stride, head_stride;
-};
 
 // Pairs i and i + half of a head turned by the angles of its token; what follows is copied.
 template <class T>
@@ -111,110 +109,168 @@ void rotate(const T* x, const float* cosines, int64_t half, int64_t head_dim, T*
 }
 
 }  // namespace
-}  // namespace quire
-
-using namespace quire;
 
 // out = x / sqrt(mean(x^2) + eps) * weight for rows of n elements; strides in elements, out without gaps.
 // With a residual, x + residual goes to `total` and is normed; all are without gaps then. The weight is of
 // x's kind or float32.
-extern "C" void quire_rms_norm(int kind, const void* x, int64_t outer, int64_t inner, int64_t outer_stride,
-                               int64_t inner_stride, const void* residual, void* total, int weight_kind,
-                               const void* weight, void* out, int64_t n, float eps, int threads) {
-  const Rows rows{outer, inner, outer_stride, inner_stride};
-  with_type(kind, [&](auto of_x) {
+struct RmsNorm {
+  int64_t kind;
+  const void* x;
+  Rows rows;
+  const void* residual;
+  void* total;
+  int64_t weight_kind;
+  const void* weight;
+  void* out;
+  int64_t n;
+  double eps;
+  int64_t threads;
+};
+
+extern "C" int64_t quire_rms_norm(const RmsNorm* a) {
+  const Rows rows = a->rows;
+  const int64_t n = a->n;
+  const float eps = static_cast<float>(a->eps);
+  with_type(a->kind, [&](auto of_x) {
     using T = decltype(of_x);
     const auto run = [&](auto of_weight) {
       using W = decltype(of_weight);
-#pragma omp parallel for num_threads(threads) if (rows.count() > 1 && rows.count() * n >= kShare)
-      for (int64_t row = 0; row < rows.count(); ++row) {
-        const T* added = residual ? static_cast<const T*>(residual) + row * n : nullptr;
-        rms_norm_row(static_cast<const T*>(x) + rows.at(row), added, static_cast<T*>(total) + row * n,
-                     static_cast<const W*>(weight), static_cast<T*>(out) + row * n, n, eps);
-      }
+      parallel_rows(rows.count(), rows.count() * n, a->threads, [&](int64_t row) {
+        const T* added = a->residual ? static_cast<const T*>(a->residual) + row * n : nullptr;
+        rms_norm_row(static_cast<const T*>(a->x) + rows.at(row), added, static_cast<T*>(a->total) + row * n,
+                     static_cast<const W*>(a->weight), static_cast<T*>(a->out) + row * n, n, eps);
+      });
     };
-    if (weight_kind == kFloat32) {
+    if (a->weight_kind == kFloat32) {
       run(float{});
     } else {
       run(T{});
     }
   });
+  return 0;
 }
 
 // out = (x - mean) / sqrt(variance + eps) * weight + bias; as above.
-extern "C" void quire_layer_norm(int kind, const void* x, int64_t outer, int64_t inner,
-                                 int64_t outer_stride, int64_t inner_stride, int weight_kind,
-                                 const void* weight, const void* bias, void* out, int64_t n, float eps,
-                                 int threads) {
-  const Rows rows{outer, inner, outer_stride, inner_stride};
-  with_type(kind, [&](auto of_x) {
+struct LayerNorm {
+  int64_t kind;
+  const void* x;
+  Rows rows;
+  int64_t weight_kind;
+  const void *weight, *bias;
+  void* out;
+  int64_t n;
+  double eps;
+  int64_t threads;
+};
+
+extern "C" int64_t quire_layer_norm(const LayerNorm* a) {
+  const Rows rows = a->rows;
+  const int64_t n = a->n;
+  const float eps = static_cast<float>(a->eps);
+  with_type(a->kind, [&](auto of_x) {
     using T = decltype(of_x);
     const auto run = [&](auto of_weight) {
       using W = decltype(of_weight);
-#pragma omp parallel for num_threads(threads) if (rows.count() > 1 && rows.count() * n >= kShare)
-      for (int64_t row = 0; row < rows.count(); ++row) {
-        layer_norm_row(static_cast<const T*>(x) + rows.at(row), static_cast<const W*>(weight),
-                       static_cast<const W*>(bias), static_cast<T*>(out) + row * n, n, eps);
-      }
+      parallel_rows(rows.count(), rows.count() * n, a->threads, [&](int64_t row) {
+        layer_norm_row(static_cast<const T*>(a->x) + rows.at(row), static_cast<const W*>(a->weight),
+                       static_cast<const W*>(a->bias), static_cast<T*>(a->out) + row * n, n, eps);
+      });
     };
-    if (weight_kind == kFloat32) {
+    if (a->weight_kind == kFloat32) {
       run(float{});
     } else {
       run(T{});
     }
   });
+  return 0;
 }
 
 // out[rows][n] = activation(x[rows][:n]) * x[rows][n:]; 0: silu, 1: gelu, 2: gelu by tanh.
-extern "C" void quire_gated(int kind, int activation, const void* x, void* out, int64_t rows, int64_t n,
-                            int threads) {
-  with_type(kind, [&](auto of_x) {
+struct Gated {
+  int64_t kind, activation;
+  const void* x;
+  void* out;
+  int64_t rows, n, threads;
+};
+
+extern "C" int64_t quire_gated(const Gated* a) {
+  with_type(a->kind, [&](auto of_x) {
     using T = decltype(of_x);
-    const T* from = static_cast<const T*>(x);
-    T* to = static_cast<T*>(out);
-    if (activation == 0) {
-      gated_rows<Silu>(from, to, rows, n, threads);
-    } else if (activation == 1) {
-      gated_rows<Gelu>(from, to, rows, n, threads);
+    const T* from = static_cast<const T*>(a->x);
+    T* to = static_cast<T*>(a->out);
+    if (a->activation == 0) {
+      gated_rows<Silu>(from, to, a->rows, a->n, a->threads);
+    } else if (a->activation == 1) {
+      gated_rows<Gelu>(from, to, a->rows, a->n, a->threads);
     } else {
-      gated_rows<GeluTanh>(from, to, rows, n, threads);
+      gated_rows<GeluTanh>(from, to, a->rows, a->n, a->threads);
     }
   });
+  return 0;
+}
+
+// out[tokens][2 half]: cosines and sines of position times frequency, multiplied by `scaling`.
+struct Angles {
+  const int64_t* positions;
+  const float* frequencies;
+  float* out;
+  int64_t tokens, half;
+  double scaling;
+};
+
+extern "C" int64_t quire_rotary_angles(const Angles* a) {
+  const float scaling = static_cast<float>(a->scaling);
+  for (int64_t token = 0; token < a->tokens; ++token) {
+    float* out = a->out + token * 2 * a->half;
+    for (int64_t i = 0; i < a->half; ++i) {
+      const float angle = static_cast<float>(a->positions[token]) * a->frequencies[i];
+      out[i] = std::cos(angle) * scaling;
+      out[a->half + i] = std::sin(angle) * scaling;
+    }
+  }
+  return 0;
 }
 
 // Queries turned by their tokens' angles to out[tokens][heads][head_dim]; keys turned, and values, to their
 // slots of the cache [2][blocks][kv_heads][block_size][head_dim]. Without queries and with rotary_dim 0, the
 // cache is only written. Strides in elements.
-extern "C" void quire_rotary_and_write_kv(
-    int kind, const void* query_data, int64_t query_heads, int64_t query_token_stride,
-    int64_t query_head_stride, const void* key_data, int64_t kv_heads, int64_t key_token_stride,
-    int64_t key_head_stride, const void* value_data, int64_t, int64_t value_token_stride,
-    int64_t value_head_stride, const float* cos_sin, int64_t rotary_dim, const int64_t* slots, void* cache,
-    int64_t num_blocks, int64_t block_size, int64_t head_dim, void* out, int64_t tokens, int threads) {
-  const Heads query{query_data, query_token_stride, query_head_stride};
-  const Heads key{key_data, key_token_stride, key_head_stride};
-  const Heads value{value_data, value_token_stride, value_head_stride};
-  with_type(kind, [&](auto of_x) {
+struct Rotary {
+  int64_t kind;
+  Heads query, key, value;
+  const float* cos_sin;
+  int64_t rotary_dim;
+  const int64_t* slots;
+  void* cache;
+  int64_t num_blocks, block_size, head_dim;
+  void* out;
+  int64_t tokens, threads;
+};
+
+extern "C" int64_t quire_rotary_and_write_kv(const Rotary* a) {
+  with_type(a->kind, [&](auto of_x) {
     using T = decltype(of_x);
-    const int64_t half = rotary_dim / 2;
-    const int64_t to_values = num_blocks * kv_heads * block_size * head_dim;
-    const int64_t work = tokens * (query_heads + 2 * kv_heads) * head_dim;
-#pragma omp parallel for num_threads(threads) if (tokens > 1 && work >= kShare)
-    for (int64_t token = 0; token < tokens; ++token) {
-      const float* angles = cos_sin + token * rotary_dim;
+    const int64_t half = a->rotary_dim / 2, head_dim = a->head_dim, block_size = a->block_size;
+    const int64_t query_heads = a->query.count, kv_heads = a->key.count;
+    const int64_t to_values = a->num_blocks * kv_heads * block_size * head_dim;
+    const int64_t work = a->tokens * (query_heads + 2 * kv_heads) * head_dim;
+    parallel_rows(a->tokens, work, a->threads, [&](int64_t token) {
+      const float* angles = a->cos_sin + token * a->rotary_dim;
       const auto at = [&](const Heads& heads, int64_t head) {
         return static_cast<const T*>(heads.data) + token * heads.token_stride + head * heads.head_stride;
       };
       for (int64_t head = 0; head < query_heads; ++head) {
-        T* to = static_cast<T*>(out) + (token * query_heads + head) * head_dim;
-        rotate(at(query, head), angles, half, head_dim, to);
+        T* to = static_cast<T*>(a->out) + (token * query_heads + head) * head_dim;
+        rotate(at(a->query, head), angles, half, head_dim, to);
       }
-      const int64_t block = slots[token] / block_size, offset = slots[token] % block_size;
+      const int64_t block = a->slots[token] / block_size, offset = a->slots[token] % block_size;
       for (int64_t head = 0; head < kv_heads; ++head) {
-        T* to = static_cast<T*>(cache) + ((block * kv_heads + head) * block_size + offset) * head_dim;
-        rotate(at(key, head), angles, half, head_dim, to);
-        std::memcpy(to + to_values, at(value, head), head_dim * sizeof(T));
+        T* to = static_cast<T*>(a->cache) + ((block * kv_heads + head) * block_size + offset) * head_dim;
+        rotate(at(a->key, head), angles, half, head_dim, to);
+        std::memcpy(to + to_values, at(a->value, head), head_dim * sizeof(T));
       }
-    }
+    });
   });
+  return 0;
 }
+
+}  // namespace quire

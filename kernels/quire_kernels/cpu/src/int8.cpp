@@ -143,34 +143,45 @@ void quantize_row(Kind kind, const void* x, int64_t row, int64_t inputs, int64_t
 }
 
 }  // namespace
-}  // namespace quire
 
 // out[rows][columns] = x[rows][inputs] . weights + bias. x and bias (or null) are of `kind`, `out` of
-// `out_kind` (see quire_packed_linear); scales of the weights: [columns / 16][groups][16].
-extern "C" void quire_int8_linear(int kind_, const void* x, int64_t rows, const void* weights,
-                                  const float* scales, const void* bias, int out_kind, void* out,
-                                  int64_t inputs, int64_t columns, int threads) {
-  using namespace quire;
+// `out_kind`; scales of the weights: [columns / 16][groups][16].
+struct Int8Linear {
+  int64_t kind;
+  const void* x;
+  int64_t rows;
+  const void* weights;
+  const float* scales;
+  const void* bias;
+  int64_t out_kind;
+  void* out;
+  int64_t inputs, columns, threads;
+};
+
+extern "C" int64_t quire_int8_linear(const Int8Linear* a) {
   static thread_local std::vector<int8_t> values;
   static thread_local std::vector<float> row_scales;
   static thread_local std::vector<int32_t> row_offsets;
-  const Kind kind = static_cast<Kind>(kind_);
-  const int64_t groups = (inputs + kGroup - 1) / kGroup;
+  const Kind kind = static_cast<Kind>(a->kind);
+  const int64_t rows = a->rows, inputs = a->inputs, groups = (inputs + kGroup - 1) / kGroup;
+  const int threads = static_cast<int>(a->threads);
   values.resize(std::max<size_t>(values.size(), rows * groups * kGroup));
   row_scales.resize(std::max<size_t>(row_scales.size(), rows * groups));
   row_offsets.resize(std::max<size_t>(row_offsets.size(), rows * groups));
   int8_t* to = values.data();
   float* to_scales = row_scales.data();
   int32_t* to_offsets = row_offsets.data();
-#pragma omp parallel for num_threads(threads) if (rows > 4 && threads > 1)
-  for (int64_t r = 0; r < rows; ++r) {
+  parallel_rows(rows, rows * inputs, threads, [&](int64_t r) {
     static thread_local std::vector<float> wide;
     wide.resize(std::max<size_t>(wide.size(), groups * kGroup));
-    quantize_row(kind, x, r, inputs, groups, wide.data(), to + r * groups * kGroup,
+    quantize_row(kind, a->x, r, inputs, groups, wide.data(), to + r * groups * kGroup,
                  to_scales + r * groups, to_offsets + r * groups);
-  }
-  const Int8Dot product{to, to_scales, to_offsets, static_cast<const char*>(weights), scales,
+  });
+  const Int8Dot product{to, to_scales, to_offsets, static_cast<const char*>(a->weights), a->scales,
                         (inputs + 3) / 4, groups};
-  const Finish finish{kind, bias, static_cast<Kind>(out_kind), static_cast<char*>(out), columns};
-  multiply(product, rows, columns, threads, finish);
+  const Finish finish{kind, a->bias, static_cast<Kind>(a->out_kind), static_cast<char*>(a->out), a->columns};
+  multiply(product, rows, a->columns, threads, finish);
+  return 0;
 }
+
+}  // namespace quire

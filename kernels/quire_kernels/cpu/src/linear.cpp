@@ -154,15 +154,14 @@ const X* prepared(Kind kind, const void* x, int64_t rows, int64_t inputs, int64_
   static thread_local std::vector<X> memory;
   memory.resize(std::max<size_t>(memory.size(), rows * padded));
   X* to = memory.data();
-#pragma omp parallel for num_threads(threads) if (rows > 4 && threads > 1)
-  for (int64_t r = 0; r < rows; ++r) {
+  parallel_rows(rows, rows * inputs, threads, [&](int64_t r) {
     if (sizeof(X) == 2) {
       std::memcpy(to + r * padded, static_cast<const X*>(x) + r * inputs, inputs * sizeof(X));
     } else {
       widen(kind, x, r * inputs, inputs, reinterpret_cast<float*>(to + r * padded));
     }
     std::fill(to + r * padded + inputs, to + (r + 1) * padded, X{});
-  }
+  });
   return to;
 }
 
@@ -179,25 +178,35 @@ void run(Kind kind, const void* x, int64_t rows, const void* weights, int64_t in
 }
 
 }  // namespace
-}  // namespace quire
 
 // out[rows][columns] = x[rows][inputs] . weights + bias. x, weights and bias (or null) are of `kind`, `out`
-// of `out_kind`; 0: bfloat16, 1: float16, 2: float32.
-extern "C" void quire_packed_linear(int kind_, const void* x, int64_t rows, const void* weights,
-                                    const void* bias, int out_kind, void* out, int64_t inputs,
-                                    int64_t columns, int threads) {
-  using namespace quire;
-  const Kind kind = static_cast<Kind>(kind_);
-  const Finish finish{kind, bias, static_cast<Kind>(out_kind), static_cast<char*>(out), columns};
+// of `out_kind`.
+struct PackedLinear {
+  int64_t kind;
+  const void* x;
+  int64_t rows;
+  const void *weights, *bias;
+  int64_t out_kind;
+  void* out;
+  int64_t inputs, columns, threads;
+};
+
+extern "C" int64_t quire_packed_linear(const PackedLinear* a) {
+  const Kind kind = static_cast<Kind>(a->kind);
+  const Finish finish{kind, a->bias, static_cast<Kind>(a->out_kind), static_cast<char*>(a->out), a->columns};
+  const int threads = static_cast<int>(a->threads);
   if (kind == kBfloat16) {
 #if defined(__AVX512BF16__)
-    run<Bfloat16Dot, uint16_t, 2>(kind, x, rows, weights, inputs, threads, finish);
+    run<Bfloat16Dot, uint16_t, 2>(kind, a->x, a->rows, a->weights, a->inputs, threads, finish);
 #else
-    run<Widened<FromBfloat16>, float, 2>(kind, x, rows, weights, inputs, threads, finish);
+    run<Widened<FromBfloat16>, float, 2>(kind, a->x, a->rows, a->weights, a->inputs, threads, finish);
 #endif
   } else if (kind == kFloat16) {
-    run<Widened<FromFloat16>, float, 1>(kind, x, rows, weights, inputs, threads, finish);
+    run<Widened<FromFloat16>, float, 1>(kind, a->x, a->rows, a->weights, a->inputs, threads, finish);
   } else {
-    run<Widened<FromFloat32>, float, 1>(kind, x, rows, weights, inputs, threads, finish);
+    run<Widened<FromFloat32>, float, 1>(kind, a->x, a->rows, a->weights, a->inputs, threads, finish);
   }
+  return 0;
 }
+
+}  // namespace quire

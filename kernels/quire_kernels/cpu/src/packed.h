@@ -107,19 +107,15 @@ void multiply(const P& product, int64_t rows, int64_t columns, int threads, cons
   const int64_t shares = (blocks + taken - 1) / taken;
   // The next unit while this one is multiplied, where the cache has room for both.
   const int64_t ahead = unit * bytes <= kAhead ? unit * bytes : 2048;
-#pragma omp parallel num_threads(threads) if (shares > 1 && threads > 1)
-  {
+  parallel_for(shares, threads, [&](int64_t s) {
     static thread_local std::vector<float> sums;
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t s = 0; s < shares; ++s) {
-      const int64_t end = std::min((s + 1) * taken, blocks);
-      int64_t block = s * taken;
-      for (; block + unit <= end; block += unit) {
-        run_unit(product, rows, block, unit, ahead, finish, sums);
-      }
-      for (; block < end; ++block) run_unit(product, rows, block, 1, ahead, finish, sums);
+    const int64_t end = std::min((s + 1) * taken, blocks);
+    int64_t block = s * taken;
+    for (; block + unit <= end; block += unit) {
+      run_unit(product, rows, block, unit, ahead, finish, sums);
     }
-  }
+    for (; block < end; ++block) run_unit(product, rows, block, 1, ahead, finish, sums);
+  });
 }
 
 // Adds the bias to finished sums and writes them in the output's dtype.

@@ -1,4 +1,6 @@
 // Weights into their packed layout, and rows of an embedding out of it.
+#include <type_traits>
+
 #include "packed.h"
 
 namespace quire {
@@ -14,8 +16,8 @@ void pack(const T* from, int64_t row_stride, int64_t input_stride, int64_t first
           int64_t inputs, T* packed, int threads) {
   const int64_t steps = (inputs + kWidth - 1) / kWidth;
   const int64_t first_block = first / kBlock, last_block = (first + rows - 1) / kBlock;
-#pragma omp parallel for num_threads(threads) if (rows * inputs > 1 << 16)
-  for (int64_t block = first_block; block <= last_block; ++block) {
+  parallel_rows(last_block - first_block + 1, rows * inputs, threads, [&](int64_t index) {
+    const int64_t block = first_block + index;
     const int64_t begin = std::max(first, block * kBlock);
     const int64_t end = std::min(first + rows, (block + 1) * kBlock);
     int64_t k = 0;  // inputs outermost: the packed side is in order
@@ -34,7 +36,7 @@ void pack(const T* from, int64_t row_stride, int64_t input_stride, int64_t first
         for (int64_t i = 0; i < count; ++i) to[i] = at[i * input_stride];
       }
     }
-  }
+  });
 }
 
 template <class T, int kWidth>
@@ -49,43 +51,49 @@ void unpack_row(const T* packed, int64_t row, int64_t inputs, T* to) {
 }
 
 }  // namespace
-}  // namespace quire
 
 // Puts `rows` rows, from row `first` of the packed matrix on, into it; float weights of `kind`. Strides in
 // elements.
-extern "C" void quire_pack(int kind, const void* from, int64_t row_stride, int64_t input_stride,
-                           int64_t first, int64_t rows, int64_t inputs, void* packed, int threads) {
-  using namespace quire;
-  if (kind == kBfloat16) {
-    pack<uint16_t, 2>(static_cast<const uint16_t*>(from), row_stride, input_stride, first, rows, inputs,
-                      static_cast<uint16_t*>(packed), threads);
-  } else if (kind == kFloat16) {
-    pack<uint16_t, 1>(static_cast<const uint16_t*>(from), row_stride, input_stride, first, rows, inputs,
-                      static_cast<uint16_t*>(packed), threads);
+struct Pack {
+  int64_t kind;
+  const void* from;
+  int64_t row_stride, input_stride, first, rows, inputs;
+  void* packed;
+  float* scales;  // of int8 alone
+  int64_t threads;
+};
+
+extern "C" int64_t quire_pack(const Pack* a) {
+  const auto run = [&](auto type, auto width) {
+    using T = decltype(type);
+    pack<T, decltype(width)::value>(static_cast<const T*>(a->from), a->row_stride, a->input_stride, a->first,
+                                    a->rows, a->inputs, static_cast<T*>(a->packed),
+                                    a->threads);
+  };
+  if (a->kind == kBfloat16) {
+    run(uint16_t{}, std::integral_constant<int, 2>{});
+  } else if (a->kind == kFloat16) {
+    run(uint16_t{}, std::integral_constant<int, 1>{});
   } else {
-    pack<float, 1>(static_cast<const float*>(from), row_stride, input_stride, first, rows, inputs,
-                   static_cast<float*>(packed), threads);
+    run(float{}, std::integral_constant<int, 1>{});
   }
+  return 0;
 }
 
 // The same for int8: quantizes rows of `kind`, with a scale for each group.
-extern "C" void quire_pack_int8(int kind_, const void* from, int64_t row_stride, int64_t input_stride,
-                                int64_t first, int64_t rows, int64_t inputs, uint8_t* packed,
-                                float* scales, int threads) {
-  using namespace quire;
-  const Kind kind = static_cast<Kind>(kind_);
-  const int64_t steps = (inputs + 3) / 4, groups = (inputs + kGroup - 1) / kGroup;
-#pragma omp parallel for num_threads(threads) if (rows * inputs > 1 << 16)
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t n = first + r;
+extern "C" int64_t quire_pack_int8(const Pack* a) {
+  const Kind kind = static_cast<Kind>(a->kind);
+  const int64_t inputs = a->inputs, steps = (inputs + 3) / 4, groups = (inputs + kGroup - 1) / kGroup;
+  parallel_rows(a->rows, a->rows * inputs, a->threads, [&](int64_t r) {
+    const int64_t n = a->first + r;
     for (int64_t g = 0; g < groups; ++g) {
       const int64_t begin = g * kGroup, count = std::min<int64_t>(kGroup, inputs - begin);
       float values[kGroup] = {};
-      if (input_stride == 1) {
-        widen(kind, from, r * row_stride + begin, count, values);
+      if (a->input_stride == 1) {
+        widen(kind, a->from, r * a->row_stride + begin, count, values);
       } else {
         for (int64_t i = 0; i < count; ++i) {
-          values[i] = read(kind, from, r * row_stride + (begin + i) * input_stride);
+          values[i] = read(kind, a->from, r * a->row_stride + (begin + i) * a->input_stride);
         }
       }
       float largest = 0;
@@ -96,51 +104,79 @@ extern "C" void quire_pack_int8(int kind_, const void* from, int64_t row_stride,
         const float rounded = values[i] * factor + 12582912.0f - 12582912.0f;
         bytes[i] = static_cast<uint8_t>(static_cast<int>(rounded) + kOffset);
       }
-      uint8_t* to = packed + packed_at(n, begin, steps, 4);
+      uint8_t* to = static_cast<uint8_t*>(a->packed) + packed_at(n, begin, steps, 4);
       for (int64_t i = 0; i < count; i += 4, to += kBlock * 4) {
         std::memcpy(to, bytes + i, std::min<int64_t>(4, count - i));
       }
-      scales[(n / kBlock * groups + g) * kBlock + n % kBlock] = largest / 127.0f;
+      a->scales[(n / kBlock * groups + g) * kBlock + n % kBlock] = largest / 127.0f;
     }
-  }
+  });
+  return 0;
 }
 
-// Rows `ids` of a packed table, one after the other. Returns -1, or the place of the first id that is none.
-extern "C" int64_t quire_packed_embedding(int kind, const int64_t* ids, int64_t count, int64_t rows,
-                                          const void* packed, void* out, int64_t inputs) {
-  using namespace quire;
-  for (int64_t i = 0; i < count; ++i) {
-    if (ids[i] < 0 || ids[i] >= rows) return i;
-    if (kind == kFloat32) {
-      unpack_row<float, 1>(static_cast<const float*>(packed), ids[i], inputs,
-                           static_cast<float*>(out) + i * inputs);
+// Rows `ids` of a plain table, of `bytes` each. Returns 0, or one more than the place of the first id that is
+// none.
+struct Embedding {
+  const int64_t* ids;
+  int64_t count, rows;
+  const char* table;
+  char* out;
+  int64_t bytes;
+};
+
+extern "C" int64_t quire_embedding(const Embedding* a) {
+  for (int64_t i = 0; i < a->count; ++i) {
+    if (a->ids[i] < 0 || a->ids[i] >= a->rows) return i + 1;
+    std::memcpy(a->out + i * a->bytes, a->table + a->ids[i] * a->bytes, a->bytes);
+  }
+  return 0;
+}
+
+// The same of a packed table.
+struct PackedEmbedding {
+  int64_t kind;
+  const int64_t* ids;
+  int64_t count, rows;
+  const void* packed;
+  const float* scales;  // of int8 alone
+  void* out;
+  int64_t inputs;
+};
+
+extern "C" int64_t quire_packed_embedding(const PackedEmbedding* a) {
+  const int64_t inputs = a->inputs;
+  for (int64_t i = 0; i < a->count; ++i) {
+    const int64_t id = a->ids[i];
+    if (id < 0 || id >= a->rows) return i + 1;
+    if (a->kind == kFloat32) {
+      unpack_row<float, 1>(static_cast<const float*>(a->packed), id, inputs,
+                           static_cast<float*>(a->out) + i * inputs);
     } else {
-      const uint16_t* from = static_cast<const uint16_t*>(packed);
-      uint16_t* to = static_cast<uint16_t*>(out) + i * inputs;
-      if (kind == kBfloat16) {
-        unpack_row<uint16_t, 2>(from, ids[i], inputs, to);
+      const uint16_t* from = static_cast<const uint16_t*>(a->packed);
+      uint16_t* to = static_cast<uint16_t*>(a->out) + i * inputs;
+      if (a->kind == kBfloat16) {
+        unpack_row<uint16_t, 2>(from, id, inputs, to);
       } else {
-        unpack_row<uint16_t, 1>(from, ids[i], inputs, to);
+        unpack_row<uint16_t, 1>(from, id, inputs, to);
       }
     }
   }
-  return -1;
+  return 0;
 }
 
 // The same for int8, widened to `kind`.
-extern "C" int64_t quire_int8_embedding(int kind, const int64_t* ids, int64_t count, int64_t rows,
-                                        const uint8_t* packed, const float* scales, void* out,
-                                        int64_t inputs) {
-  using namespace quire;
-  const int64_t steps = (inputs + 3) / 4, groups = (inputs + kGroup - 1) / kGroup;
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t n = ids[i];
-    if (n < 0 || n >= rows) return i;
+extern "C" int64_t quire_int8_embedding(const PackedEmbedding* a) {
+  const int64_t inputs = a->inputs, steps = (inputs + 3) / 4, groups = (inputs + kGroup - 1) / kGroup;
+  for (int64_t i = 0; i < a->count; ++i) {
+    const int64_t n = a->ids[i];
+    if (n < 0 || n >= a->rows) return i + 1;
     for (int64_t k = 0; k < inputs; ++k) {
-      const int value = packed[packed_at(n, k, steps, 4)] - kOffset;
-      const float scale = scales[(n / kBlock * groups + k / kGroup) * kBlock + n % kBlock];
-      write(static_cast<Kind>(kind), out, i * inputs + k, static_cast<float>(value) * scale);
+      const int value = static_cast<const uint8_t*>(a->packed)[packed_at(n, k, steps, 4)] - kOffset;
+      const float scale = a->scales[(n / kBlock * groups + k / kGroup) * kBlock + n % kBlock];
+      write(static_cast<Kind>(a->kind), a->out, i * inputs + k, static_cast<float>(value) * scale);
     }
   }
-  return -1;
+  return 0;
 }
+
+}  // namespace quire

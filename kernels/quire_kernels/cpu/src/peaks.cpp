@@ -47,14 +47,22 @@ int64_t place_of(const float* row, int64_t n, float peak) {
 }
 
 }  // namespace
-}  // namespace quire
 
 // values[rows], ids[rows] of x[rows][n], whose rows are `stride` elements apart.
-extern "C" void quire_row_peaks(const float* x, int64_t rows, int64_t stride, int64_t n, float* values,
-                                int64_t* ids, int threads) {
-#pragma omp parallel for num_threads(threads) if (rows > 1 && rows * n >= 65536)
-  for (int64_t row = 0; row < rows; ++row) {
-    values[row] = quire::peak_of(x + row * stride, n);
-    ids[row] = quire::place_of(x + row * stride, n, values[row]);
-  }
+struct Peaks {
+  const float* x;
+  int64_t rows, stride, n;
+  float* values;
+  int64_t *ids, threads;
+};
+
+extern "C" int64_t quire_row_peaks(const Peaks* a) {
+  parallel_rows(a->rows, a->rows * a->n, a->threads, [&](int64_t row) {
+    const float* x = a->x + row * a->stride;
+    a->values[row] = peak_of(x, a->n);
+    a->ids[row] = place_of(x, a->n, a->values[row]);
+  });
+  return 0;
 }
+
+}  // namespace quire
