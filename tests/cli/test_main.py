@@ -99,11 +99,15 @@ def test_ctrl_c_is_no_traceback(capsys: Capture) -> None:
     assert capsys.readouterr().err == "\n"
 
 
-@pytest.mark.parametrize("command", ["--help", "version", "generate --help", "chat --help"])
+@pytest.mark.parametrize(
+    "command",
+    ["--help", "version", "generate --help", "chat --help", "run-batch --help", "bench --help",
+     "bench serve --help", "bench throughput --help"],
+)  # fmt: skip
 def test_starts_without_torch(command: str) -> None:
     code = (
         "import sys; from quire.cli import main; main(sys.argv[1:]);"
-        "sys.exit(bool({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
+        "sys.exit(bool({'torch', 'transformers', 'numpy', 'openai', 'h11'} & set(sys.modules)))"
     )
     subprocess.run(
         [sys.executable, "-c", code, *command.split()], check=True, stdout=subprocess.DEVNULL

@@ -3,6 +3,10 @@
 import asyncio
 import itertools
 import json
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -97,6 +101,50 @@ def test_goes_on_after_a_kill(
         assert set(answers_of(output)) == {str(i) for i in range(20)}
         assert output.read_bytes().startswith(whole[: whole.rfind(b"\n", 0, cut) + 1])
         assert len(server.asked) == 20 - whole.count(b"\n", 0, cut)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
+def test_a_process_that_is_stopped(
+    run_batch: Callable[..., int], source: Path, output: Path, server: SSEServer, signal_number: int
+) -> None:
+    """A real process is stopped in its midst; nothing that was answered is asked again or lost."""
+    reached, gate = threading.Event(), threading.Event()
+
+    def five_and_no_more(asked: Asked) -> Answer:
+        if len(server.asked) <= 5:
+            return echo(asked)
+        reached.set()
+        return Answer(events=[gate])
+
+    server.handler = five_and_no_more
+    source.write_text("".join(line(str(i)) + "\n" for i in range(20)))
+    program = "import sys; from quire.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [
+        "run-batch",
+        "-i",
+        source,
+        "-o",
+        output,
+        "--url",
+        server.url,
+        "--max-concurrency",
+        "2",
+    ]
+    process = subprocess.Popen([sys.executable, "-c", program, *map(str, command)])
+    assert reached.wait(60)
+    process.send_signal(signal_number)
+    expected = 130 if signal_number == signal.SIGINT else -signal_number
+    assert process.wait(60) == expected
+    gate.set()
+    before = output.read_bytes()
+    assert 3 <= before.count(b"\n") <= 5  # two were on their way at a time
+
+    server.asked.clear()
+    server.handler = echo
+    assert run_batch() == 0
+    assert set(answers_of(output)) == {str(i) for i in range(20)}
+    assert output.read_bytes().startswith(before)
+    assert len(server.asked) == 20 - before.count(b"\n")
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,11 @@ def run(arguments: Sequence[str], make_llm: MakeLLM) -> None:
         stack.enter_context(answers)
         backend, concurrency = _backend(given, options, make_llm, stack)
         started = time.perf_counter()
-        progress = asyncio.run(_answer(backend, source, answers, concurrency, total))
+        try:
+            progress = asyncio.run(_answer(backend, source, answers, concurrency, total))
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on from here", file=sys.stderr, end="")
+            raise
         print(_summary(progress, time.perf_counter() - started), file=sys.stderr)
     if progress.num_failed:
         raise RequestFailedError(
