@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fake_executor import FakeExecutor
-from quire import LLM, Engine, SamplingParams
+from quire import LLM, Engine, RequestOutputKind, SamplingParams
 from quire.engine.backlog import Backlog
 from quire.errors import (
     EngineClosedError,
@@ -20,7 +20,7 @@ from quire.errors import (
     QueueFullError,
 )
 from quire.plan import StepPlan
-from simulated_engines import LONG, Clock, engine_at, held_engine, left_over, reason, submit
+from simulated_engines import LONG, Clock, engine_at, held_engine, left_over, reason, settle, submit
 
 # ---------------------------------------------------------------------- deadlines
 
@@ -146,6 +146,58 @@ def test_the_time_to_come_again_follows_the_pace() -> None:
 def test_a_refusal_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(QueueFullError("busy", retry_after=7)))
     assert (error.message, error.retry_after, error.status) == ("busy", 7, 429)
+
+
+# ---------------------------------------------------------------------- readers
+
+
+LONG_STREAM: dict[str, Any] = {
+    "max_model_len": 2048,
+    "num_blocks": 512,
+    "step_seconds": 0.5,
+}
+MANY_LOGPROBS = {"logprobs": 20, "max_tokens": 1000, "output_kind": RequestOutputKind.DELTA}
+
+
+def test_a_stream_that_nobody_reads_is_aborted() -> None:
+    with engine_at(Clock(), **LONG_STREAM) as engine:
+        stream = submit(engine, [1], bounded=True, params=MANY_LOGPROBS)
+        assert stream._state.wait(LONG)
+        while not stream.finished:
+            settle(engine)
+        output = next(stream)
+        assert output.outputs[0].finish_reason == "abort"
+        tokens = len(output.outputs[0].token_ids)
+        assert 192 + 120 <= tokens <= 192 + 120 + 20  # 1 MiB at 5,440 bytes a token, and a minute
+        assert left_over(engine) == (0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("bounded", "changes"),
+    [
+        (False, {}),  # in-process callers take their time
+        (True, {"output_kind": RequestOutputKind.FINAL_ONLY}),  # they read at the end
+        (True, {"logprobs": None}),  # all of it is little
+    ],
+)
+def test_streams_that_may_wait(bounded: bool, changes: dict[str, Any]) -> None:
+    with engine_at(Clock(), **LONG_STREAM) as engine:
+        stream = submit(engine, [1], bounded=bounded, params={**MANY_LOGPROBS, **changes})
+        while not stream.finished:
+            settle(engine)
+        assert reason(stream) == "length"
+
+
+def test_what_a_reader_took_is_let_go() -> None:
+    with engine_at(Clock(), **{**LONG_STREAM, "step_seconds": 0}) as engine:
+        stream = submit(engine, [1], bounded=True, params=MANY_LOGPROBS)
+        tokens = entries = 0
+        for output in stream:
+            completion = output.outputs[0]
+            assert completion.logprobs is not None
+            tokens, entries = tokens + len(completion.token_ids), entries + len(completion.logprobs)
+        assert (tokens, entries, completion.finish_reason) == (1000, 1000, "length")
+        assert stream._state._sequences[0].logprobs == []
 
 
 # ---------------------------------------------------------------------- salts

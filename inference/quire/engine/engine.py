@@ -190,7 +190,8 @@ class Engine:
                 finish_reason "timeout".
             cache_salt: prefix-cache blocks are shared only between requests of the same salt; in place of
                 the prompt's own.
-            bounded: keep the limits of a server: refuse when too much waits already.
+            bounded: keep the limits of a server: refuse when too much waits already, and abort a stream of
+                deltas of which more than 1 MiB has waited for its reader for a minute.
 
         Raises:
             InvalidParamsError: priority, id or timeout are of a wrong type or out of range.
@@ -210,6 +211,7 @@ class Engine:
             self.tokenizer,
             RequestMetrics(arrival_time=now),
             deadline=None if timeout is None else now + timeout,
+            drop_unread=bounded,
             show_metrics=not self.config.disable_log_stats,
         )
         salt = prompt.cache_salt if cache_salt is None else cache_salt

@@ -25,6 +25,8 @@ from quire.executor.base import Executor
 from quire.plan import Progress
 from quire.request import FinishReason, Request, RequestStatus
 
+DROP_EVERY = 5.0  # seconds between two looks for streams that nobody reads
+
 logger = logging.getLogger(__name__)
 
 
@@ -72,6 +74,7 @@ class EngineLoop:
         self._listeners = listeners
         self._backlog = backlog
         self._next_deadline = math.inf
+        self._next_drop = -math.inf
         self.last_step = clock()
 
     @property
@@ -112,6 +115,7 @@ class EngineLoop:
         """
         now = self.clock()
         self._expire(now)
+        self._drop_unread(now)
         plan = self.scheduler.schedule()
         for admission in plan.admitted:
             self._note_scheduled(self.sequences[admission.request_id])
@@ -139,6 +143,16 @@ class EngineLoop:
         self.states.clear()
         self.sequences.clear()
         self.executor.close()
+
+    def _drop_unread(self, now: float) -> None:
+        """Abort requests whose reader does not read; looked for once in a while."""
+        if now < self._next_drop:
+            return
+        self._next_drop = now + DROP_EVERY
+        for state in list(self.states.values()):
+            if state.is_unread(now):
+                logger.warning("request %s is aborted: its reader does not read", state.request_id)
+                self._end(state, FinishReason.ABORT)
 
     def look(self) -> Load:
         """What is being done; called from any thread, and so a little out of step with itself."""

@@ -2,8 +2,9 @@
 
 The engine thread feeds a `RequestState`; a caller takes `RequestOutput`s out of it, from any thread or
 event loop. There is no queue between them: an output is made when the caller takes it, from everything
-that came since the last time, so a slow reader costs no memory and loses nothing. This module knows
-neither scheduler nor model.
+that came since the last time, so a slow reader loses nothing. It costs the memory of what it has not taken,
+which is little but for log-probabilities; a server's reader that lets too much lie for too long is dropped.
+This module knows neither scheduler nor model.
 """
 
 from __future__ import annotations
@@ -22,6 +23,13 @@ from quire.request import FinishReason
 from quire.sampling_params import RequestOutputKind, SamplingParams
 from quire.tokenizer import Tokenizer
 
+MOST_UNREAD = 1 << 20  # bytes that may wait for the reader of a stream of deltas,
+UNREAD_SECONDS = 60.0  # or more, for so long
+TOKEN_BYTES, LOGPROB_BYTES = (
+    64,
+    256,
+)  # about what a token, and one of its log-probabilities, takes up
+
 
 class SequenceOutput:
     """One generated sequence of a request: its tokens, text and log-probabilities so far."""
@@ -38,6 +46,7 @@ class SequenceOutput:
         self.error: str | None = None
         self.changed = False  # since the caller last took an output
         self._taken = 0  # tokens that went out with earlier deltas
+        self.unread_bytes = 0  # about what is kept for the next take
         self._tokenizer = tokenizer
         self._detokenizer = Detokenizer(tokenizer if params.detokenize else None, prompt, params)
 
@@ -47,9 +56,11 @@ class SequenceOutput:
         by_token = progress.finish_reason is FinishReason.STOP
         kept = self._detokenizer.append(progress.new_token_ids, ends_with_stop_token=by_token)
         self.token_ids += progress.new_token_ids[:kept]
+        self.unread_bytes += kept * TOKEN_BYTES
         if self.logprobs is not None and self.cumulative_logprob is not None:
             for entry in progress.logprobs[:kept]:
                 self.logprobs.append(logprob_dict(entry, self._tokenizer))
+                self.unread_bytes += len(entry.token_ids) * LOGPROB_BYTES
                 self.cumulative_logprob += entry.logprobs[0]
         if self._detokenizer.stop_string is not None:
             self.finish(FinishReason.STOP, self._detokenizer.stop_string)
@@ -73,14 +84,17 @@ class SequenceOutput:
     def take(self, *, delta: bool) -> CompletionOutput:
         """What the caller gets: everything so far, or what is new since the last take."""
         start = self._taken if delta else 0
-        self._taken = len(self.token_ids)
+        self._taken, self.unread_bytes = len(self.token_ids), 0
         self.changed = False
+        logprobs = self.logprobs
+        if logprobs is not None:
+            self.logprobs = [] if delta else logprobs.copy()
         return CompletionOutput(
             index=self.index,
             text=self._detokenizer.take_delta() if delta else self._detokenizer.text,
             token_ids=self.token_ids[start:],
             cumulative_logprob=self.cumulative_logprob,
-            logprobs=None if self.logprobs is None else self.logprobs[start:],
+            logprobs=logprobs,
             finish_reason=None if self.finish_reason is None else self.finish_reason.value,
             stop_reason=self.stop_reason,
             error=self.error,
@@ -91,7 +105,7 @@ class RequestState:
     """A caller's request with its n sequences, between engine thread and caller.
 
     `apply` and `fail` belong to the engine thread, `take` and `wait` to the caller. At `deadline`, on the
-    engine's clock, it is ended with what it has.
+    engine's clock, it is ended with what it has. With `drop_unread`, a reader of deltas may lag by so much.
     """
 
     def __init__(
@@ -104,10 +118,13 @@ class RequestState:
         metrics: RequestMetrics,
         *,
         deadline: float | None = None,
+        drop_unread: bool = False,
         show_metrics: bool = True,
     ) -> None:
         self.request_id = request_id
         self.deadline = deadline
+        self._drop_unread = drop_unread
+        self._unread_since: float | None = None  # too much of it
         self.params = params
         self.metrics = metrics
         self.finished = False
@@ -164,6 +181,17 @@ class RequestState:
             stop_string = self._sequences[index].apply(progress)
             self._settle(now)
         return stop_string
+
+    def is_unread(self, now: float) -> bool:
+        """Whether more than `MOST_UNREAD` has waited for the reader for `UNREAD_SECONDS`. Ask often."""
+        if not self._drop_unread or self.params.output_kind is not RequestOutputKind.DELTA:
+            return False
+        if sum(sequence.unread_bytes for sequence in self._sequences) <= MOST_UNREAD:
+            self._unread_since = None
+            return False
+        if self._unread_since is None:
+            self._unread_since = now
+        return now - self._unread_since >= UNREAD_SECONDS
 
     def end(self, reason: FinishReason, now: float, error: str | None = None) -> None:
         """End every sequence that still runs: aborted, or with reason ERROR because of `error`."""
