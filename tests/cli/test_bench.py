@@ -247,7 +247,7 @@ def test_failures_are_shown_and_an_exit_code(
     assert "10 failed: HTTP 429: full" in captured.out
     assert "no request was answered: HTTP 429: full" in captured.err
     assert bench_serve(*common, "--num-warmups", "1") == 1
-    assert "warm-up: HTTP 429: full" in capsys.readouterr().err
+    assert "a first request failed: HTTP 429: full" in capsys.readouterr().err
 
 
 def test_waiting_for_a_server(capsys: Capture) -> None:

@@ -154,6 +154,16 @@ def test_figures_of_nothing_are_none() -> None:
     assert "1 failed: no connection: refused" in report.table()
 
 
+def test_what_a_cache_did_is_told() -> None:
+    counts = {"prompt_tokens": 100, "completion_tokens": 3}
+    counts["prompt_tokens_details"] = {"cached_tokens": 25}  # type: ignore[assignment]
+    cached: Script = [*PLAIN, (0.0, {"choices": [], "usage": counts})]
+    report = Report(load([cached, [*PLAIN, (0.0, usage(100, 3))]]), {}, [99], 0.1)
+    assert report.figures()["total_cached_tokens"] == 25
+    assert "12% of the prompts' tokens were in the server's cache" in report.table()
+    assert "cache" not in Report(load([PLAIN]), {}, [99], 0.1).table()
+
+
 def test_a_client_that_is_the_bottleneck_says_so() -> None:
     records = load([PLAIN])
     assert "its own speed is in the figures" in Report(records, {}, [99], 0.95).table()

@@ -39,6 +39,7 @@ class Record:
         pieces: when each piece of text came.
         ended: when the answer was complete.
         prompt_tokens, completion_tokens: as the server counted them; None where it does not say.
+        cached_tokens: of the prompt, found in the server's cache; None where it does not say.
         error: the kind of failure and its message; None for an answer.
     """
 
@@ -48,6 +49,7 @@ class Record:
     ended: float = 0.0
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cached_tokens: int | None = None
     error: tuple[str, str] | None = None
 
     @property
@@ -130,6 +132,8 @@ async def _follow(events: Events, record: Record, clock: Callable[[], float]) ->
             if usage := event.get("usage"):
                 record.prompt_tokens = usage.get("prompt_tokens")
                 record.completion_tokens = usage.get("completion_tokens")
+                details = usage.get("prompt_tokens_details") or {}
+                record.cached_tokens = details.get("cached_tokens")
             for choice in event.get("choices") or ():
                 ended = ended or choice.get("finish_reason") is not None
                 if _text(choice):

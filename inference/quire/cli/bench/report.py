@@ -94,6 +94,10 @@ class Report:
             for record in self.answered
         )
 
+    def num_cached(self) -> int:
+        """Tokens of the prompts that the server had in its cache."""
+        return sum(record.cached_tokens or 0 for record in self.answered)
+
     def errors(self) -> list[tuple[int, str]]:
         """Failures: how many of each kind, and the first one's message."""
         counts = Counter(record.error[0] for record in self.records if record.error)
@@ -119,6 +123,7 @@ class Report:
             "completed": len(answered),
             "failed": len(self.records) - len(answered),
             "total_input_tokens": inputs,
+            "total_cached_tokens": self.num_cached(),
             "total_output_tokens": outputs,
             "request_throughput": len(answered) / seconds,
             "request_goodput": self.num_good() / seconds if self.goals else math.nan,
@@ -155,7 +160,11 @@ class Report:
         figures = self.figures()
         lines = [
             f"{'requests':<24}{figures['completed']} answered, {figures['failed']} failed, "
-            f"in {self.seconds:.2f} s",
+            f"in {self.seconds:.2f} s"
+        ]
+        if not self.answered:
+            return "\n".join([*lines, *self._notes()])
+        lines += [
             *_rate("requests/s", figures["request_throughput"]),
             *_rate("of these, good", figures["request_goodput"]),
             *_rate("generated tokens/s", figures["output_throughput"]),
@@ -180,6 +189,12 @@ class Report:
             notes.append("The server counts no tokens: each piece of text is taken for one.")
         elif pieces and tokens > 1.05 * pieces:
             notes.append(f"A piece of text has {tokens / pieces:.2f} tokens on average.")
+        if cached := self.num_cached():
+            share = cached / sum(record.prompt_tokens or 0 for record in self.answered)
+            notes.append(
+                f"{share:.0%} of the prompts' tokens were in the server's cache; prompts of another "
+                "--seed are not, but for shared beginnings."
+            )
         if self.cpu_share > 0.8:
             notes.append(
                 f"This client used {self.cpu_share:.0%} of a core: its own speed is in the figures."

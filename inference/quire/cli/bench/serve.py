@@ -166,7 +166,7 @@ class _Asker:
         )
         for record in records:
             if record.error:
-                raise LoadError("warm-up", record.error[1])
+                raise LoadError("a first request failed", record.error[1])
         return records
 
 
