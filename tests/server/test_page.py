@@ -20,7 +20,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def test_the_page_fetches_nothing_from_elsewhere() -> None:
-    page = resources.files("quire.server").joinpath("page/index.html").read_text()
+    page = resources.files("quire.server").joinpath("page.html").read_text()
     assert "http://" not in page and "https://" not in page and "//cdn" not in page
     assert "src=" not in page and "@import" not in page
 

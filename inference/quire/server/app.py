@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cached_property
-from importlib import resources
 from typing import Any
 
 from openai.types import Completion
@@ -39,15 +38,7 @@ from quire.server.metrics import Metrics
 from quire.server.middleware import Activity, Authenticate, Bound, Drain, Observe, header
 from quire.server.openapi import describe
 from quire.server.options import ServerOptions
-
-PAGE_HEADERS = [
-    (b"cache-control", b"no-store"),
-    (
-        b"content-security-policy",
-        b"default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
-        b"img-src data:; frame-ancestors 'none'",
-    ),
-]
+from quire.server.page import send_page
 
 
 def create_app(service: Service, options: ServerOptions, keys: Sequence[str] = ()) -> App:
@@ -78,7 +69,6 @@ class App:
         self.operations = self._operations()
         self.model_name: str = service.models()["data"][0]["id"]
         self.metrics = Metrics(service.engine, self.model_name)
-        self._page = resources.files("quire.server").joinpath("page/index.html").read_bytes()
         self._is_guarded = bool(keys)
         self._app = self._stack(options, keys)
 
@@ -91,7 +81,7 @@ class App:
         app: ASGIApp = Router(routes, redirect_slashes=False, default=_no_path)
         app = Bound(app, options.max_request_bytes, options.body_timeout)
         app = Drain(app, self.activity, ["/health", "/metrics", "/ping"])
-        app = Authenticate(app, keys, open_paths, self._page)
+        app = Authenticate(app, keys, open_paths)
         if options.allowed_origins:
             app = CORSMiddleware(
                 app,
@@ -184,7 +174,7 @@ class App:
         await send_body(send, 200, text, content_type.encode())
 
     async def _index(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send_body(send, 200, self._page, b"text/html; charset=utf-8", PAGE_HEADERS)
+        await send_page(send)
 
 
 async def _no_path(scope: Scope, receive: Receive, send: Send) -> None:

@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from quire.api.limits import HEAD_BYTES, REQUEST_ID_CHARACTERS
-from quire.server.answers import HttpError, send_body, send_error
+from quire.server.answers import HttpError, send_error
+from quire.server.page import send_page
 
 logger = logging.getLogger(__name__)
 
@@ -134,21 +135,18 @@ class Observe:
 class Authenticate:
     """Lets through requests that bear one of the keys; everything else but open paths is refused.
 
-    The key's digest goes to `scope["state"]["tenant"]`.
+    The key's digest goes to `scope["state"]["tenant"]`. A browser that asks for / without a key is shown
+    the page with its 401; the page asks for the key.
 
     Args:
         keys: API keys; none: everyone may come.
         open_paths: paths that need no key, exactly as written.
-        page: what a browser that asks for / without a key is shown with its 401; it asks for the key.
     """
 
-    def __init__(
-        self, app: ASGIApp, keys: Iterable[str], open_paths: Iterable[str], page: bytes
-    ) -> None:
+    def __init__(self, app: ASGIApp, keys: Iterable[str], open_paths: Iterable[str]) -> None:
         self._app = app
         self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
         self._open_paths = frozenset(open_paths)
-        self._page = page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._digests and scope["path"] not in self._open_paths:
@@ -173,7 +171,7 @@ class Authenticate:
         challenge = (b"www-authenticate", b"Bearer")
         is_browser = "text/html" in (header(scope, b"accept") or "")
         if scope["path"] == "/" and scope["method"] in ("GET", "HEAD") and is_browser:
-            await send_body(send, 401, self._page, b"text/html; charset=utf-8", [challenge])
+            await send_page(send, 401, [challenge])
             return
         error = HttpError(
             401,

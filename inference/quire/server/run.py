@@ -107,7 +107,8 @@ class Address:
         except OSError as error:
             where = options.uds or f"{options.host}:{options.port}"
             raise ConfigError(
-                f"cannot listen at {where}: {error.strerror or error}; choose another --port or --host",
+                f"cannot listen at {where}: {error.strerror or error}; "
+                "choose another --port, --host or --uds",
                 param="port",
             ) from None
         with listener:
@@ -239,6 +240,8 @@ class Process:
     async def _wait_started(self, server: uvicorn.Server, serving: asyncio.Future[None]) -> None:
         while not server.started and not serving.done():
             await asyncio.sleep(0.005)
+        if serving.done():  # it could not begin
+            serving.result()
         self.service.engine.check_health()
         logger.info("quire %s serves %s at %s", quire.__version__, self.app.model_name, self.url)
 
