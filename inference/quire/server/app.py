@@ -12,10 +12,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import cached_property
 from typing import Any
 
-from openai.types import Completion
-from openai.types.chat import ChatCompletion
-from openai.types.responses import Response
-from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -39,6 +35,11 @@ from quire.server.middleware import Activity, Authenticate, Bound, Drain, Observ
 from quire.server.openapi import describe
 from quire.server.options import ServerOptions
 from quire.server.page import send_page
+
+# Clients' types of answers, imported for /openapi.json alone.
+CHAT_COMPLETION = "openai.types.chat:ChatCompletion"
+COMPLETION = "openai.types:Completion"
+RESPONSE = "openai.types.responses:Response"
 
 
 def create_app(service: Service, options: ServerOptions, keys: Sequence[str] = ()) -> App:
@@ -105,17 +106,17 @@ class App:
         service = self._service
         return [
             self._post("/v1/chat/completions", "Answer a conversation", ChatCompletionRequest,
-                       service.chat_completions, ChatCompletion, streams=True, last=DONE),
+                       service.chat_completions, CHAT_COMPLETION, streams=True, last=DONE),
             self._post("/v1/completions", "Continue one or more prompts", CompletionRequest,
-                       service.completions, Completion, streams=True, last=DONE),
+                       service.completions, COMPLETION, streams=True, last=DONE),
             self._post("/v1/responses", "Answer an input", ResponsesRequest,
-                       service.responses, Response, streams=True),
+                       service.responses, RESPONSE, streams=True),
             Operation(("GET",), "/v1/responses/{response_id}", "A stored response",
-                      get_json(self._retrieve), answer=Response),
+                      get_json(self._retrieve), answer=RESPONSE),
             Operation(("DELETE",), "/v1/responses/{response_id}", "Forget a stored response",
                       get_json(self._delete)),
             Operation(("POST",), "/v1/responses/{response_id}/cancel", "End a background response",
-                      get_json(self._cancel), answer=Response),
+                      get_json(self._cancel), answer=RESPONSE),
             Operation(("GET",), "/v1/models", "The models that are served",
                       get_json(lambda scope: service.models())),
             Operation(("GET",), "/v1/models/{model:path}", "One model",
@@ -141,7 +142,7 @@ class App:
         summary: str,
         model: type[Body],
         method: Callable[[Any, Call], Awaitable[Reply | Stream]],
-        answer: type[BaseModel] | None = None,
+        answer: str | None = None,
         *,
         streams: bool = False,
         last: bytes = b"",

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from quire.api.calls import Call, Reply, Stream
@@ -39,7 +38,7 @@ class Operation:
         summary: one sentence.
         handle: answers a request.
         request: model of the body.
-        answer: model of a JSON answer's body; None for any object.
+        answer: `module:name` of the model of a JSON answer's body; None for any object.
         content_type: of the answer.
         streams: whether `"stream": true` makes it server-sent events.
     """
@@ -49,7 +48,7 @@ class Operation:
     summary: str
     handle: Handle = field(repr=False)
     request: type[Body] | None = None
-    answer: type[BaseModel] | None = None
+    answer: str | None = None
     content_type: str = "application/json"
     streams: bool = False
 

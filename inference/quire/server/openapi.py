@@ -5,6 +5,7 @@ It knows nothing of serving; `describe` is a function of the table of operations
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 import quire
+from quire.api.protocol.fields import Body
 from quire.server.endpoints import Operation
 
 UNGUARDED = ("/health",)
@@ -62,14 +64,18 @@ def describe(operations: Sequence[Operation], *, guarded: bool) -> dict[str, Any
         operations: every path.
         guarded: whether an API key is needed.
     """
-    used = {kind for operation in operations for kind in (operation.request, operation.answer)}
-    models = sorted((kind for kind in used if kind is not None), key=lambda kind: kind.__qualname__)
+    answers = {name: _load(name) for name in {one.answer for one in operations} if name}
+    requests = {one.request for one in operations if one.request}
+    models = sorted({*requests, *answers.values()}, key=lambda model: model.__qualname__)
     references, definitions = models_json_schema(
         [(model, "validation") for model in models],
         ref_template="#/components/schemas/{model}",
     )
     _allow_first_tokens(definitions["$defs"])
-    schemas = {model: references[model, "validation"] for model in models}
+    schemas: dict[type[Body] | str, Any] = {
+        **{model: references[model, "validation"] for model in requests},
+        **{name: references[model, "validation"] for name, model in answers.items()},
+    }
     components: dict[str, Any] = {"schemas": {"Error": ERROR_SCHEMA, **definitions["$defs"]}}
     if guarded:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
@@ -89,6 +95,12 @@ def describe(operations: Sequence[Operation], *, guarded: bool) -> dict[str, Any
     }
 
 
+def _load(name: str) -> type[BaseModel]:
+    module, _, attribute = name.partition(":")
+    model: type[BaseModel] = getattr(importlib.import_module(module), attribute)
+    return model
+
+
 def _allow_first_tokens(schemas: dict[str, Any]) -> None:
     """Let logprobs begin with null, as those of an echoed prompt do; the client's type does not say so."""
     for name in schemas["CompletionChoice"]["properties"]["logprobs"]["anyOf"]:
@@ -102,7 +114,7 @@ def _allow_first_tokens(schemas: dict[str, Any]) -> None:
 
 
 def _operation(
-    operation: Operation, path: str, method: str, schemas: Mapping[type[BaseModel], Any]
+    operation: Operation, path: str, method: str, schemas: Mapping[type[Body] | str, Any]
 ) -> dict[str, Any]:
     described: dict[str, Any] = {
         "summary": operation.summary,
@@ -130,7 +142,7 @@ def _operation(
     return described
 
 
-def _answer(operation: Operation, schemas: Mapping[type[BaseModel], Any]) -> dict[str, Any]:
+def _answer(operation: Operation, schemas: Mapping[type[Body] | str, Any]) -> dict[str, Any]:
     if operation.content_type != "application/json":
         return {operation.content_type: {"schema": {"type": "string"}}}
     schema = {"type": "object"} if operation.answer is None else schemas[operation.answer]
