@@ -114,6 +114,17 @@ async def test_failures(
     assert await events(client, STREAM)
 
 
+async def test_a_server_that_says_nothing() -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        client = LoadClient(f"http://127.0.0.1:{port}", api_key=None, clock=time.perf_counter)
+        with pytest.raises(LoadError, match="connection lost"):
+            await client.get("/models")
+
+
 async def test_no_server() -> None:
     with SSEServer() as server:
         url = server.url

@@ -136,7 +136,6 @@ class LoadClient:
         if body:
             headers.append(("Content-Type", "application/json"))
         request = h11.Request(method=method, target=self._path + path, headers=headers)
-        received = 0.0
         while True:
             connection, used_before = await self._connect()
             try:
@@ -144,25 +143,21 @@ class LoadClient:
                 message = [send(request), send(h11.Data(body)), send(h11.EndOfMessage())]
                 connection.writer.write(b"".join(part or b"" for part in message))
                 await connection.writer.drain()
-                while (event := connection.http.next_event()) is h11.NEED_DATA or isinstance(
-                    event, h11.InformationalResponse
-                ):
+                while not isinstance(event := connection.http.next_event(), h11.Response):
                     if event is h11.NEED_DATA:
                         data = await connection.reader.read(READ_BYTES)
                         received = self._clock()
+                        if not data:
+                            raise ConnectionError("the server closed it before it answered")
                         connection.http.receive_data(data)
-                if isinstance(event, h11.Response):
-                    return connection, event, received
+                return connection, event, received
+            except (OSError, h11.RemoteProtocolError) as error:
                 connection.close()
-                error: Exception = OSError("no answer")
-            except (OSError, h11.RemoteProtocolError) as lost:
-                connection.close()
-                error = lost
+                if not used_before:  # an idle one the server may close at any time
+                    raise LoadError("connection lost", str(error)) from error
             except BaseException:
                 connection.close()
                 raise
-            if not used_before:  # one that was idle may have been closed by the server in between
-                raise LoadError("connection lost", str(error)) from error
 
     async def _connect(self) -> tuple[_Connection, bool]:
         """An idle connection, or a new one, and whether it was used before."""
