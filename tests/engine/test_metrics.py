@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from typing import Any
 
 import pytest
@@ -260,9 +261,22 @@ def test_records_of_a_dead_or_closed_engine_are_told_before_close_returns() -> N
     with Engine(executor=FakeExecutor(skip_tokenizer_init=True, before_step=break_down)) as engine:
         engine.add_listener(listener)
         kept = submit(engine, [1], request_id="a")
-    assert kept.finished
+        with pytest.raises(EngineDeadError):
+            next(kept)
     record = listener.records.get_nowait()
     assert (record.request_id, record.finish_reasons) == ("a", ("error",))
+    with held_engine() as (engine, executor):
+        engine.add_listener(listener)
+        kept = submit(engine, [1], request_id="b")
+        assert executor.at_gate.wait(LONG)
+        closing = threading.Thread(target=engine.close)
+        closing.start()
+        while not engine._thread._closing:
+            closing.join(0.001)
+        executor.gate.set()
+        closing.join(LONG)
+    record = listener.records.get_nowait()
+    assert (record.request_id, record.finish_reasons) == ("b", ("abort",))
 
 
 # ---------------------------------------------------------------------- load and health

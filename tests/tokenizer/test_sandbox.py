@@ -11,7 +11,7 @@ import pytest
 from jinja2.exceptions import TemplateRuntimeError
 
 import quire
-from quire.errors import InvalidPromptError
+from quire.errors import InvalidPromptError, PromptTooLongError
 from quire.tokenizer.sandbox import TemplateSandbox
 
 
@@ -53,7 +53,7 @@ def test_a_template_has_a_deadline(source: str) -> None:
     ],
 )
 def test_what_a_template_makes_is_bounded(source: str) -> None:
-    with pytest.raises(InvalidPromptError, match="more than 1000 characters"):
+    with pytest.raises(PromptTooLongError, match="more than 1000 characters"):
         run(source)
 
 

@@ -20,7 +20,7 @@ from quire.engine.load import Load, RequestProgress
 from quire.engine.metrics import EngineMetrics
 from quire.engine.output import RequestState
 from quire.engine.records import Listeners
-from quire.errors import EngineDeadError, QuireError, RequestFailedError
+from quire.errors import EngineClosedError, EngineDeadError, QuireError, RequestFailedError
 from quire.executor.base import Executor
 from quire.plan import Progress
 from quire.request import FinishReason, Request, RequestStatus
@@ -137,9 +137,11 @@ class EngineLoop:
 
     def stop(self, error: Callable[[], QuireError]) -> None:
         """End everything: whoever waits gets what `error` makes; the model is freed."""
+        closed = isinstance(error(), EngineClosedError)
         for state in self.states.values():
             state.fail(error)
-            self._listeners.tell(state.record())
+            record = state.record(FinishReason.ABORT if closed else FinishReason.ERROR)
+            self._listeners.tell(record)
         self.states.clear()
         self.sequences.clear()
         self.executor.close()

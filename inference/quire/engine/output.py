@@ -152,9 +152,9 @@ class RequestState:
         """Of each of the sequences, so far."""
         return tuple(len(sequence.token_ids) for sequence in self._sequences)
 
-    def record(self) -> RequestRecord:
-        """What became of it; sequences without an end have failed with the engine."""
-        ends = (sequence.finish_reason or FinishReason.ERROR for sequence in self._sequences)
+    def record(self, missing: FinishReason = FinishReason.ERROR) -> RequestRecord:
+        """What became of it; `missing` stands for the end of a sequence that has none."""
+        ends = (sequence.finish_reason or missing for sequence in self._sequences)
         errors = (sequence.error for sequence in self._sequences if sequence.error is not None)
         return RequestRecord(
             request_id=self.request_id,

@@ -16,7 +16,7 @@ from typing import Any
 
 from jinja2 import Template, TemplateError
 
-from quire.errors import ConfigError, InvalidPromptError
+from quire.errors import ConfigError, InvalidPromptError, RequestError
 from quire.tokenizer.markers import find_markers, guarded, has_markers, unused_character
 from quire.tokenizer.sandbox import TemplateSandbox
 
@@ -106,8 +106,9 @@ class ChatTemplate:
             max_characters: that the template may write.
 
         Raises:
-            InvalidPromptError: messages of a wrong shape, no template, one that raised, takes too long,
-                writes too much, or has no place for tools; the message says which.
+            InvalidPromptError: messages of a wrong shape, no template, one that raised, takes too long or
+                has no place for tools; the message says which.
+            PromptTooLongError: it writes more than `max_characters`.
             ConfigError: `chat_template` names a file that does not exist.
         """
         if add_generation_prompt and continue_final_message:
@@ -169,7 +170,7 @@ class ChatTemplate:
             variables = {**variables, "messages": [*earlier, last]}
         try:
             text = self._sandbox.run(template, variables, max_characters)
-        except InvalidPromptError:
+        except RequestError:  # of the sandbox
             raise
         except TemplateError as error:
             raise _raised(error) from error

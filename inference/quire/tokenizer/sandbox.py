@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-from quire.errors import InvalidPromptError
+from quire.errors import InvalidPromptError, PromptTooLongError
 
 SECONDS = 5.0  # for one conversation; real ones take milliseconds
 MAX_BITS = 1024  # of a whole number
@@ -60,7 +60,8 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         """What the template writes.
 
         Raises:
-            InvalidPromptError: it takes too long, or makes a text of more than `max_characters`.
+            InvalidPromptError: it takes too long.
+            PromptTooLongError: it makes a text of more than `max_characters`.
             Exception: whatever else goes wrong in it.
         """
         self._bounds.deadline = self._clock() + self._seconds
@@ -103,9 +104,9 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     def _check_size(self, length: int) -> None:
         if length > self._bounds.characters:
-            raise InvalidPromptError(
-                f"the chat template writes more than {self._bounds.characters} characters, and no "
-                "prompt may be so long",
+            raise PromptTooLongError(
+                f"the chat template writes more than {self._bounds.characters} characters for these "
+                "messages, and no prompt may be so long; reduce their length",
                 param="messages",
             )
 
