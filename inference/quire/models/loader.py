@@ -205,7 +205,7 @@ def _copy(
             f"tensor {item.name} in {item.file} has shape {list(item.tensor.shape)}, but config.json "
             f"calls for {list(shape)}"
         )
-    if not item.tensor.is_floating_point():
+    if not item.tensor.dtype.is_floating_point:
         raise WeightsError(
             f"tensor {item.name} in {item.file} is of {item.tensor.dtype}, where the model has floats; "
             "quantized weights need their quantization_config"

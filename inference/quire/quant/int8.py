@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from quire.quant.weight import Weight, row_slices
+from quire.quant.weight import Rows, Weight, row_slices
 from quire_kernels import dispatch as ops
 from quire_kernels.reference.linear import empty_packed, empty_scales
 
@@ -35,11 +35,11 @@ class Int8Weight(Weight):
         twin.model_dtype = dtype
         return twin
 
-    def put_part(self, part: str | None, tensor: torch.Tensor) -> None:
+    def put_part(self, part: str | None, tensor: Rows) -> None:
         for first, rows in self._chunks(part, tensor, self.model_dtype):
             ops.quantize_rows(rows, first, self.data, self.scales)
 
-    def holds_part(self, part: str | None, tensor: torch.Tensor) -> bool:
+    def holds_part(self, part: str | None, tensor: Rows) -> bool:
         data, scales = self.data.clone(), self.scales.clone()
         for first, rows in self._chunks(part, tensor, self.model_dtype):
             ops.quantize_rows(rows, first, data, scales)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from quire.quant.weight import Weight, row_slices
+from quire.quant.weight import Rows, Weight, row_slices
 from quire_kernels import dispatch as ops
 from quire_kernels.reference.linear import empty_packed, unpack
 
@@ -20,13 +20,12 @@ class PackedWeight(Weight):
         data = empty_packed(rows, columns, dtype, device)
         return PackedWeight(data, self.parts, self.transposed, self.full_shape)
 
-    def put_part(self, part: str | None, tensor: torch.Tensor) -> None:
+    def put_part(self, part: str | None, tensor: Rows) -> None:
         for first, rows in self._chunks(part, tensor, self.dtype):
             ops.pack_rows(self.data, rows, first)
 
-    def holds_part(self, part: str | None, tensor: torch.Tensor) -> bool:
-        source = tensor.t() if self.transposed else tensor
-        return torch.equal(self.plain()[self._rows(part)], source.to(self.data))
+    def holds_part(self, part: str | None, tensor: Rows) -> bool:
+        return torch.equal(self.plain()[self._rows(part)], self._whole(tensor).to(self.data))
 
     def plain(self) -> torch.Tensor:
         return unpack(self.data, *self.full_shape)

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import torch
 from torch import nn
 
-# Bytes of a checkpoint's tensor that are converted to another dtype at a time.
-CHUNK = 16 << 20
+# Bytes of a checkpoint's tensor that are read, and converted, at a time: few enough to stay in a cache.
+CHUNK = 4 << 20
+
+
+class Rows(Protocol):
+    """A checkpoint's tensor, in memory or in a file."""
+
+    @property
+    def shape(self) -> torch.Size: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> torch.Tensor:
+        """Some rows, or all; good until the next are asked for."""
 
 
 class Weight(nn.Parameter):
@@ -49,30 +65,33 @@ class Weight(nn.Parameter):
         shape = torch.Size([len(rows), *self.full_shape[1:]])
         return torch.Size(reversed(shape)) if self.transposed else shape
 
-    def put_part(self, part: str | None, tensor: torch.Tensor) -> None:
+    def put_part(self, part: str | None, tensor: Rows) -> None:
         """Take over a checkpoint's tensor, of `stored_shape(part)`: one part, or the whole."""
-        source = tensor.t() if self.transposed else tensor
-        self.data[self._rows(part)].copy_(source)
+        self.data[self._rows(part)].copy_(self._whole(tensor))
 
-    def holds_part(self, part: str | None, tensor: torch.Tensor) -> bool:
+    def holds_part(self, part: str | None, tensor: Rows) -> bool:
         """Whether `put_part` would change nothing."""
-        source = tensor.t() if self.transposed else tensor
-        return torch.equal(self.data[self._rows(part)], source.to(self.data))
+        return torch.equal(self.data[self._rows(part)], self._whole(tensor).to(self.data))
 
     def plain(self) -> torch.Tensor:
         """The weight as a tensor of `full_shape`, for looking at it."""
         return self.data
 
+    def _whole(self, tensor: Rows) -> torch.Tensor:
+        """As [out, in], whichever way the checkpoint has it."""
+        whole = tensor[:]
+        return whole.t() if self.transposed else whole
+
     def _rows(self, part: str | None) -> slice:
         return slice(None) if part is None else self.parts[part]
 
     def _chunks(
-        self, part: str | None, tensor: torch.Tensor, dtype: torch.dtype
+        self, part: str | None, tensor: Rows, dtype: torch.dtype
     ) -> Iterator[tuple[int, torch.Tensor]]:
         """Rows of a checkpoint's matrix in `dtype`, a few at a time, each with the first one's place."""
-        source = tensor.t() if self.transposed else tensor
+        source = self._whole(tensor) if self.transposed else tensor
         first = self._rows(part).start or 0
-        count = max(1, CHUNK // (source.shape[1] * dtype.itemsize))
+        count = max(1, CHUNK // (source.shape[1] * tensor.dtype.itemsize))
         for start in range(0, len(source), count):
             yield first + start, source[start : start + count].to(self.device, dtype)
 

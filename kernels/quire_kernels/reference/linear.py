@@ -10,8 +10,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from quire_kernels import memory
-
 BLOCK = 16
 GROUP = 128  # inputs that share a scale, in int8
 _WIDTHS = {torch.bfloat16: 2, torch.float16: 1, torch.float32: 1, torch.uint8: 4}
@@ -33,7 +31,7 @@ def empty_packed(
     The rest is left untouched, so that it takes up memory only as it is filled.
     """
     shape = packed_shape(out_features, in_features, dtype)
-    packed = memory.empty(shape, dtype, device)
+    packed = torch.empty(shape, dtype=dtype, device=device)
     packed[out_features // BLOCK :].zero_()
     packed[:, in_features // shape[-1] :].zero_()
     return packed
