@@ -168,6 +168,20 @@ def test_peaks_of_rows_that_are_not_finite(ops):
     assert ids.tolist() == [40, 7, 0, 98]
 
 
+@pytest.mark.parametrize("width", [1, 7, 100, 1000])
+@pytest.mark.parametrize("spread", [3, 1e6])
+def test_likeliest_are_sorted_by_logit_then_place(ops, width, spread):
+    logits = (torch.randn(5, 1003) * spread).round()[:, :1000]
+    logits[1] = 0
+    logits[2, ::2] = -math.inf
+    logits[3, 500:] = -0.0
+    logits[3, :500] = 0.0
+    values, ids = ops.likeliest(logits, width)
+    for row, found, places in zip(logits.tolist(), values.tolist(), ids.tolist(), strict=True):
+        assert places == sorted(range(1000), key=lambda i: (-row[i], i))[:width]
+        assert found == [row[i] for i in places]
+
+
 @pytest.mark.parametrize("name", reference.__all__)
 def test_every_implementation_has_the_reference_s_signature(ops, name):
     expected = inspect.signature(getattr(reference, name))

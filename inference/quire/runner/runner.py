@@ -73,6 +73,7 @@ class ModelRunner:
         states = batch.sampled
         peaks, tokens = _peaks(logits)
         failed = {i: NOT_FINITE for i, peak in enumerate(peaks) if not math.isfinite(peak)}
+        result.num_not_finite += len(failed)
         asked = [
             i
             for i, state in enumerate(states)
@@ -116,6 +117,7 @@ class ModelRunner:
             logits = self._model.logits(hidden[first : first + len(token_ids)])
             if not all(math.isfinite(peak) for peak in _peaks(logits)[0]):
                 result.failed[span.state.request_id] = NOT_FINITE
+                result.num_not_finite += 1
                 return
             entries += token_logprobs(logits, token_ids, [count] * len(token_ids))
         result.prompt_logprobs[span.state.request_id] = entries

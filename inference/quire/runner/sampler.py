@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from quire.sampling_params import MIN_TEMPERATURE, SamplingParams
+from quire_kernels import dispatch as ops
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -122,40 +123,16 @@ def _sample_cut(logits: torch.Tensor, params: Sequence[SamplingParams], draws: F
 def _likeliest(
     logits: torch.Tensor, width: int
 ) -> tuple[NDArray[np.float32], Indices, NDArray[np.bool_]]:
-    """The `width` likeliest tokens of each row, and all that are as likely as the last of them.
+    """The `width` likeliest tokens of each row.
 
     Returns:
-        Logits in descending order, padded by minus infinity; their token ids, ascending among equal
-        logits; and whether a row has more tokens of a finite logit. float32, int64, bool.
+        Logits in descending order; their token ids, ascending among equal logits; and whether a row has more
+        tokens of a finite logit. float32, int64, bool.
     """
-    rows, vocab_size = logits.shape
-    if logits.device.type == "cpu":  # several times as fast as topk
-        split = vocab_size - width
-        least = torch.from_numpy(np.partition(logits.numpy(), split, axis=1)[:, split])
-    else:
-        least = logits.topk(width, dim=1).values[:, -1]
-    lowest = torch.finfo(torch.float32).min
-    places = (logits >= least.clamp(min=lowest)[:, None]).view(-1).nonzero()[:, 0]
-    found = logits.view(-1)[places].cpu().numpy() + np.float32(0)  # no negative zeros
-    owners, ids = np.divmod(places.cpu().numpy(), vocab_size)
-    counts = np.bincount(owners, minlength=rows)
-    columns = np.arange(len(owners)) - np.repeat(counts.cumsum() - counts, counts)
-    values = np.full((rows, counts.max()), -math.inf, np.float32)
-    values[owners, columns] = found
-    # One integer for each token, so that the fast sort of plain numbers brings both into order.
-    keys = np.full(values.shape, np.iinfo(np.int64).max)
-    keys[owners, columns] = (_descending(found) << 32) | ids
-    keys.sort(axis=1)
-    values[:, ::-1].sort(axis=1)
-    more = (least > lowest).cpu().numpy() & (width < vocab_size)
-    return values, keys & 0xFFFFFFFF, more
-
-
-def _descending(values: NDArray[np.float32]) -> Indices:
-    """Integers of 32 bits that are in order where finite floats are in descending order."""
-    bits = values.view(np.int32)
-    ascending: NDArray[np.int32] = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
-    return ~ascending.astype(np.int64)
+    found, places = ops.likeliest(logits, width)
+    values = found.cpu().numpy()
+    more = np.isfinite(values[:, -1]) & (width < logits.shape[1])
+    return values, places.cpu().numpy(), more
 
 
 class _Cuts:
@@ -191,7 +168,7 @@ class _Cuts:
         """Choose among the rows' likeliest tokens.
 
         Args:
-            values: [rows, width], logits in descending order, padded by minus infinity.
+            values: [rows, width], logits in descending order.
             draws: [rows].
             rows: which of the batch's rows these are.
 

@@ -21,7 +21,7 @@ from quire_kernels.cpu.linear import (
     packed_linear,
     quantize_rows,
 )
-from quire_kernels.cpu.peaks import row_peaks
+from quire_kernels.cpu.peaks import likeliest, row_peaks
 
 __all__ = [
     "add_rms_norm",
@@ -30,6 +30,7 @@ __all__ = [
     "int8_embedding",
     "int8_linear",
     "layer_norm",
+    "likeliest",
     "pack_rows",
     "packed_embedding",
     "packed_linear",

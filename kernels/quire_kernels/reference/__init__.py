@@ -15,7 +15,7 @@ from quire_kernels.reference.linear import (
     quantize_rows,
 )
 from quire_kernels.reference.norm import add_rms_norm, layer_norm, rms_norm
-from quire_kernels.reference.peaks import row_peaks
+from quire_kernels.reference.peaks import likeliest, row_peaks
 from quire_kernels.reference.rotary import rotary_and_write_kv, rotary_angles, rotary_embedding
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "int8_embedding",
     "int8_linear",
     "layer_norm",
+    "likeliest",
     "pack_rows",
     "packed_embedding",
     "packed_linear",

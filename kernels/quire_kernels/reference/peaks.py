@@ -16,3 +16,17 @@ def row_peaks(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     values, ids = logits.max(dim=1)
     return values, ids
+
+
+def likeliest(logits: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The greatest numbers of each row.
+
+    Args:
+        logits: float32, [rows, vocabulary], none of them NaN.
+        width: how many; at most the vocabulary.
+
+    Returns:
+        In descending order, lower places first among equals: float32 and int64, [rows, width].
+    """
+    values, ids = logits.sort(dim=1, descending=True, stable=True)
+    return values[:, :width], ids[:, :width]

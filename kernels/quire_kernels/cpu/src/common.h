@@ -119,12 +119,16 @@ inline Floats widen(const bfloat16* from) {
   return (Floats)(__builtin_convertvector(load<Halves>(from), Words) << 16);
 }
 inline void narrow(Floats x, float* to) { store(to, x); }
+#if defined(__AVX512BF16__)
+inline void narrow(Floats x, bfloat16* to) { store(to, _mm512_cvtneps_pbh((__m512)x)); }
+#else
 inline void narrow(Floats x, bfloat16* to) {
   const Words word = (Words)x;
   const Words rounded = (word + 0x7fff + (word >> 16 & 1)) >> 16;
   const Words quiet = word >> 16 | 0x40;
   store(to, __builtin_convertvector((Ints)(word & 0x7fffffff) > 0x7f800000 ? quiet : rounded, Halves));
 }
+#endif
 #if defined(__AVX512F__)
 inline Floats widen(const float16* from) { return (Floats)_mm512_cvtph_ps(load<__m256i>(from)); }
 inline void narrow(Floats x, float16* to) { store(to, _mm512_cvtps_ph((__m512)x, 0)); }

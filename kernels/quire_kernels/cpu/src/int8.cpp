@@ -56,10 +56,11 @@ struct Int8Dot {
   }
 
   template <int R, int C>
-  static void tile(const Int8Dot& p, int64_t row, int64_t block, Span span, int64_t ahead,
+  static void tile(const Int8Dot& p, int64_t row, int64_t block, Span span, Fetch ahead,
                    float* sums) {
     const int64_t bytes = p.block_bytes(), stride = p.groups * kGroup;
     const char* w = p.weights + block * bytes + span.begin * kBlock * 4;
+    const char* fetch = w + ahead.offset;
     const int8_t* x = p.x + row * stride + span.begin * 4;
     if (span.begin == 0) std::fill(sums, sums + R * C * kBlock, 0.0f);
     for (int64_t begin = span.begin; begin < span.end; begin += kGroupSteps) {
@@ -77,7 +78,7 @@ struct Int8Dot {
           UNROLL for (int part = 0; part < kParts; ++part) {
             weights[c][part] = load<Ints>(w + c * bytes + part * sizeof(Ints));
           }
-          __builtin_prefetch(w + c * bytes + ahead);
+          __builtin_prefetch(fetch + c * bytes);
         }
         UNROLL for (int r = 0; r < R; ++r) {
           const Ints inputs = splat(load<int32_t>(x + r * stride));
@@ -88,6 +89,7 @@ struct Int8Dot {
           }
         }
         w += kBlock * 4;
+        fetch += ahead.stride;
         x += 4;
       }
       const float* weight_scales = p.weight_scales + (block * p.groups + begin / kGroupSteps) * kBlock;

@@ -32,10 +32,11 @@ struct Packed {
 // Pairs of products by one instruction.
 struct Bfloat16Dot : Packed<uint16_t, 2, 2> {
   template <int R, int C>
-  static void tile(const Bfloat16Dot& p, int64_t row, int64_t block, Span span, int64_t ahead,
+  static void tile(const Bfloat16Dot& p, int64_t row, int64_t block, Span span, Fetch ahead,
                    float* sums) {
     const uint16_t* x = p.inputs(row, span);
     const char* w = p.block_at(block, span);
+    const char* fetch = w + ahead.offset;
     const int64_t stride = p.row_stride, bytes = p.block_bytes();
     __m512 acc[R][C];
     UNROLL for (int r = 0; r < R; ++r) {
@@ -47,7 +48,7 @@ struct Bfloat16Dot : Packed<uint16_t, 2, 2> {
       __m512bh weights[C];
       UNROLL for (int c = 0; c < C; ++c) {
         weights[c] = (__m512bh)_mm512_loadu_si512(w + c * bytes);
-        _mm_prefetch(w + c * bytes + ahead, _MM_HINT_T0);
+        _mm_prefetch(fetch + c * bytes, _MM_HINT_T0);
       }
       UNROLL for (int r = 0; r < R; ++r) {
         int32_t pair;
@@ -58,6 +59,7 @@ struct Bfloat16Dot : Packed<uint16_t, 2, 2> {
         }
       }
       w += kStepBytes;
+      fetch += ahead.stride;
       x += 2;
     }
     UNROLL for (int r = 0; r < R; ++r) {
@@ -73,10 +75,11 @@ template <class Widen>
 struct Widened : Packed<float, Widen::kValues, Widen::kBytes> {
   using Base = Packed<float, Widen::kValues, Widen::kBytes>;
   template <int R, int C>
-  static void tile(const Widened& p, int64_t row, int64_t block, Span span, int64_t ahead,
+  static void tile(const Widened& p, int64_t row, int64_t block, Span span, Fetch ahead,
                    float* sums) {
     const float* x = p.inputs(row, span);
     const char* w = p.block_at(block, span);
+    const char* fetch = w + ahead.offset;
     const int64_t stride = p.row_stride, bytes = p.block_bytes();
     Floats acc[R][C][kParts];
     UNROLL for (int r = 0; r < R; ++r) {
@@ -92,7 +95,7 @@ struct Widened : Packed<float, Widen::kValues, Widen::kBytes> {
           UNROLL for (int part = 0; part < kParts; ++part) {
             weights[c][part] = Widen::get(w + c * bytes, part, i);
           }
-          __builtin_prefetch(w + c * bytes + ahead);
+          __builtin_prefetch(fetch + c * bytes);
         }
         UNROLL for (int r = 0; r < R; ++r) {
           const Floats input = splat(x[r * stride + i]);
@@ -104,6 +107,7 @@ struct Widened : Packed<float, Widen::kValues, Widen::kBytes> {
         }
       }
       w += Base::kStepBytes;
+      fetch += ahead.stride;
       x += Widen::kValues;
     }
     UNROLL for (int r = 0; r < R; ++r) {

@@ -26,23 +26,29 @@ constexpr int unit_blocks(int rows) {
 }
 
 // Bytes of weights that a core's second-level cache keeps beside the rest; longer units are cut.
-constexpr int64_t kCached = 640 << 10;
+constexpr int64_t kCached = 400 << 10;
 // The longest unit that is fetched whole while the one before it is worked through.
-constexpr int64_t kAhead = 256 << 10;
+constexpr int64_t kAhead = 400 << 10;
 // Rows whose sums are kept while a cut unit is worked through.
 constexpr int64_t kChunkRows = 256;
+// Rows that go through a thread's weights before the next do, so that both stay in its cache.
+constexpr int64_t kPanel = 256;
 // Least bytes of weights that a thread takes at a time.
 constexpr int64_t kShare = 128 << 10;
 
-struct Span {  // of the inputs, in steps
+struct Span {  // of the inputs, in steps; or of rows
   int64_t begin, end;
 };
 
+struct Fetch {  // of weights ahead of their use, in bytes
+  int64_t offset;  // from the tile's first weights, in each block
+  int64_t stride;  // from step to step
+};
+
 // A tile's function adds rows [row, row + R) times blocks [block, block + C) over `span` to
-// sums[R][C * 16], which are taken as zero where the span begins at 0. `ahead`: offset in bytes at which
-// weights are fetched ahead of their use.
+// sums[R][C * 16], which are taken as zero where the span begins at 0.
 template <class P>
-using Tile = void (*)(const P&, int64_t row, int64_t block, Span span, int64_t ahead, float* sums);
+using Tile = void (*)(const P&, int64_t row, int64_t block, Span span, Fetch ahead, float* sums);
 
 template <class P, int R>
 Tile<P> tile_of_blocks(int blocks) {
@@ -68,17 +74,17 @@ Tile<P> tile_of(int rows, int blocks) {
   __builtin_unreachable();
 }
 
-// One unit: `blocks` blocks from `block` on, all rows.
+// One unit: `blocks` blocks from `block` on, rows [begin, end).
 template <class P, class Finish>
-void run_unit(const P& product, int64_t rows, int64_t block, int blocks, int64_t ahead,
-              const Finish& finish, std::vector<float>& sums) {
-  const int64_t steps = product.steps();
-  const int64_t most = std::max<int64_t>(1, kCached / (blocks * product.block_bytes() / steps));
+void run_unit(const P& product, Span rows, int64_t block, int blocks, const Finish& finish,
+              std::vector<float>& sums) {
+  const int64_t steps = product.steps(), bytes = product.block_bytes(), step_bytes = bytes / steps;
+  const int64_t most = std::max<int64_t>(1, kCached / (blocks * step_bytes));
   const int64_t cuts = (steps + most - 1) / most;
   const int64_t span = product.round_up((steps + cuts - 1) / cuts);
   const int64_t chunk = cuts == 1 ? kTileRows : kChunkRows;
-  const int64_t width = blocks * kBlock;
-  const int64_t tiles_all = (rows + kTileRows - 1) / kTileRows;
+  const int64_t width = blocks * kBlock, count_all = rows.end - rows.begin;
+  const int64_t tiles_all = (count_all + kTileRows - 1) / kTileRows;
   const int64_t per_chunk = chunk / kTileRows;
   sums.resize(std::max<size_t>(sums.size(), chunk * width));
   for (int64_t first = 0; first < tiles_all; first += per_chunk) {
@@ -86,10 +92,18 @@ void run_unit(const P& product, int64_t rows, int64_t block, int blocks, int64_t
     for (int64_t begin = 0; begin < steps; begin += span) {
       const Span part{begin, std::min(begin + span, steps)};
       for (int64_t i = first; i < last; ++i) {
-        const int64_t row = rows * i / tiles_all, count = rows * (i + 1) / tiles_all - row;
+        const int64_t row = count_all * i / tiles_all, count = count_all * (i + 1) / tiles_all - row;
         float* at = sums.data() + (i - first) * kTileRows * width;
-        tile_of<P>(count, blocks)(product, row, block, part, ahead, at);
-        if (part.end == steps) finish(row, count, block, blocks, at);
+        // Weights of the next unit, or of this one's next part: where the cache has room for both, each tile
+        // fetches its share of them, so that memory is at work as long as the arithmetic is.
+        const int64_t length = (part.end - part.begin) * step_bytes, tiles = cuts == 1 ? tiles_all : last - first;
+        const int64_t next = part.end < steps ? length : blocks * bytes - part.begin * step_bytes;
+        const Fetch ahead = blocks * length <= kAhead
+                                ? Fetch{next + length * (cuts == 1 ? i : i - first) / tiles,
+                                        std::max<int64_t>(1, step_bytes / tiles)}
+                                : Fetch{2048, step_bytes};
+        tile_of<P>(count, blocks)(product, rows.begin + row, block, part, ahead, at);
+        if (part.end == steps) finish(rows.begin + row, count, block, blocks, at);
       }
     }
   }
@@ -101,20 +115,19 @@ void multiply(const P& product, int64_t rows, int64_t columns, int threads, cons
   const int unit = rows > kTileRows ? kWide : unit_blocks(static_cast<int>(rows));
   const int64_t bytes = product.block_bytes();
   const int64_t even = blocks / (static_cast<int64_t>(threads) * 8);  // so many that threads end together
-  const int64_t share = std::max({even, kShare / bytes, int64_t{1}});
-  const int64_t units_a_share = (share + unit - 1) / unit;
-  const int64_t taken = units_a_share * unit;
+  const int64_t most = rows > kPanel ? std::max<int64_t>(1, kAhead / bytes) : blocks;
+  const int64_t share = std::min(most, std::max({even, kShare / bytes, int64_t{1}}));
+  const int64_t taken = (share + unit - 1) / unit * unit;
   const int64_t shares = (blocks + taken - 1) / taken;
-  // The next unit while this one is multiplied, where the cache has room for both.
-  const int64_t ahead = unit * bytes <= kAhead ? unit * bytes : 2048;
   parallel_for(shares, threads, [&](int64_t s) {
     static thread_local std::vector<float> sums;
     const int64_t end = std::min((s + 1) * taken, blocks);
-    int64_t block = s * taken;
-    for (; block + unit <= end; block += unit) {
-      run_unit(product, rows, block, unit, ahead, finish, sums);
+    for (int64_t row = 0; row < rows; row += kPanel) {
+      const Span panel{row, std::min(row + kPanel, rows)};
+      int64_t block = s * taken;
+      for (; block + unit <= end; block += unit) run_unit(product, panel, block, unit, finish, sums);
+      for (; block < end; ++block) run_unit(product, panel, block, 1, finish, sums);
     }
-    for (; block < end; ++block) run_unit(product, rows, block, 1, ahead, finish, sums);
   });
 }
 
@@ -129,20 +142,15 @@ struct Finish {
   void operator()(int64_t row, int64_t rows, int64_t block, int64_t blocks, float* sums) const {
     const int64_t first = block * kBlock, width = blocks * kBlock;
     const int64_t count = std::min(width, columns - first);
-    const int64_t size = out_kind == kFloat32 ? 4 : 2;
     for (int64_t r = 0; r < rows; ++r) {
       float* values = sums + r * width;
       if (bias) {
         for (int64_t i = 0; i < count; ++i) values[i] += read(kind, bias, first + i);
       }
-      char* to = out + ((row + r) * columns + first) * size;
-      if (out_kind == kFloat32) {
-        std::memcpy(to, values, count * 4);
-      } else if (out_kind == kBfloat16) {
-        for (int64_t i = 0; i < count; ++i) write(kBfloat16, to, i, values[i]);
-      } else {
-        for (int64_t i = 0; i < count; ++i) write(kFloat16, to, i, values[i]);
-      }
+      with_type(out_kind, [&](auto type) {
+        auto* to = reinterpret_cast<decltype(type)*>(out) + (row + r) * columns + first;
+        for (int64_t i = 0; i < count; i += kLanes) narrow(load<Floats>(values + i), to + i, count - i);
+      });
     }
   }
 };
