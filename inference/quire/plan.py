@@ -82,6 +82,7 @@ class StepResult:
     # For the prompt positions start + 1, start + 2, ... that the request's chunk gave logits for.
     prompt_logprobs: dict[str, list[TokenLogprobs]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)  # what went wrong with this request alone
+    num_not_finite: int = 0  # of these, requests for which the model gave NaN or infinite logits
 
 
 @dataclass(slots=True)

@@ -190,6 +190,7 @@ def test_a_bad_prompt_touches_nobody(engine: Engine, prompt: Any, error: type[Ex
         {"logprobs": 21},
         {"prompt_logprobs": -1},
         {"stop": ["x"], "detokenize": True},
+        {"allowed_token_ids": [5], "stop_token_ids": [5], "min_tokens": 1},  # nothing to begin with
     ],
 )
 def test_params_are_checked_against_the_model(engine: Engine, fields: dict[str, Any]) -> None:

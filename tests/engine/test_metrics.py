@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -357,3 +358,20 @@ def test_tokens_of_a_sequence_that_ended_by_itself() -> None:
         assert reason(stream) == "stop"
         assert value(figures(engine)["generation_tokens"]) == 3
         assert value(figures(engine)["request_success{stop}"]) == 1
+
+
+def test_a_model_that_gives_nan_request_after_request_is_failing() -> None:
+    def poisoned(token_ids: Sequence[int]) -> str | None:
+        return "NaN" if token_ids[0] == 9 else None
+
+    executor = FakeExecutor(skip_tokenizer_init=True, fails=poisoned)
+    with Engine(executor=executor) as engine:
+
+        def ask(first: int) -> str:
+            assert reason(submit(engine, [first], params={"max_tokens": 1})) in ("error", "length")
+            settle(engine)
+            return engine.health().status
+
+        assert [ask(9), ask(9), ask(1), ask(9), ask(9)] == ["ok"] * 5  # a token between
+        assert ask(9) == "failing"
+        assert ask(1) == "ok"  # it has recovered

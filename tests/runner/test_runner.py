@@ -143,7 +143,7 @@ def test_nan_ends_one_request_alone() -> None:
     ]
     runner, _ = make()
     result = one_step(runner, *given)
-    assert set(result.failed) == {"bad", "bad too"}
+    assert set(result.failed) == {"bad", "bad too"} and result.num_not_finite == 2
     assert all("NaN" in message for message in result.failed.values())
     assert set(result.logprobs) == {"also good"}
     for one in (given[0], given[2]):
@@ -230,6 +230,7 @@ def test_nan_in_prompt_logprobs_fails_the_request() -> None:
     given = admission("r", [20, HICCUP, 21], prompt_logprobs=0)
     result = one_step(runner, given, admission("other", [22]))
     assert set(result.failed) == {"r"} and set(result.tokens) == {"other"}
+    assert result.num_not_finite == 1
     assert not result.prompt_logprobs
 
 

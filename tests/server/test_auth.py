@@ -114,11 +114,14 @@ def test_cors(origin: str) -> None:
     options = ServerOptions(allowed_origins=["https://app.example"])
     allowed = origin == "https://app.example"
     ask = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    forget = {**ask, "Access-Control-Request-Method": "DELETE"}
     with live_server(keys=KEYS, options=options) as live, live.client() as client:
         preflight = client.options("/v1/chat/completions", headers=ask)
+        to_forget = client.options("/v1/responses/resp_1", headers=forget)
         refused = client.post(
             "/v1/chat/completions", content=json.dumps(CHAT), headers={"Origin": origin}
         )
+    assert (to_forget.status_code == 200) == allowed
     assert (preflight.status_code == 200) == allowed
     assert refused.status_code == 401
     assert ("access-control-allow-origin" in refused.headers) == allowed

@@ -143,6 +143,17 @@ def test_heads_that_are_too_long(live: Live, client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
+    ("head", "status"), [(b"GET / HTTP/9.9\r\nHost: x\r\n\r\n", 505),
+                         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+                         (b"GET /" + b"a" * 66_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431)]
+)  # fmt: skip
+def test_what_is_no_http_1_or_a_very_long_address(live: Live, head: bytes, status: int) -> None:
+    with live.connect() as connection:
+        connection.sendall(head)
+        assert read_all(connection).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+@pytest.mark.parametrize(
     "head", [b"\x00\x01\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
              b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"]
 )  # fmt: skip

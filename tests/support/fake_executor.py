@@ -133,6 +133,7 @@ class FakeExecutor:
             message = self.fails(seen)
             if message is not None:
                 result.failed[chunk.request_id] = message
+                result.num_not_finite += 1
                 continue
             self._report_prompt(held, chunk.start, end, result)
             if chunk.samples:

@@ -40,12 +40,17 @@ def resolve_params(
 
 
 def check_params(
-    params: SamplingParams, config: EngineConfig, vocab_size: int, tokenizer: Tokenizer | None
+    params: SamplingParams,
+    config: EngineConfig,
+    vocab_size: int,
+    tokenizer: Tokenizer | None,
+    eos_token_ids: frozenset[int],
 ) -> None:
     """Check what depends on the model: ids, context length, number of logprobs, need of text.
 
     Args:
         vocab_size: the logits' width; ids must be below it.
+        eos_token_ids: tokens that end an answer.
 
     Raises:
         InvalidParamsError: naming the field.
@@ -79,6 +84,8 @@ def check_params(
             "skip_tokenizer_init=True; use stop_token_ids or logit_bias",
             param="stop" if params.stop else "bad_words",
         )
+    if params.allowed_token_ids:
+        _check_choice(params, tokenizer, eos_token_ids)
 
 
 def check_submission(priority: object, request_id: object, timeout: object) -> None:
@@ -102,6 +109,25 @@ def check_submission(priority: object, request_id: object, timeout: object) -> N
     ):
         raise InvalidParamsError(
             f"timeout must be a number of seconds above 0, got {timeout!r}", param="timeout"
+        )
+
+
+def _check_choice(
+    params: SamplingParams, tokenizer: Tokenizer | None, eos_token_ids: frozenset[int]
+) -> None:
+    """Refuse `allowed_token_ids` of which nothing is left for the first token."""
+    banned: set[int] = set()
+    if params.min_tokens:
+        banned.update(params.stop_token_ids or ())
+        banned.update(() if params.ignore_eos else eos_token_ids)
+    if params.bad_words and tokenizer is not None:
+        words = tokenizer.bad_word_ids(params.bad_words)
+        banned.update(word[0] for word in words if len(word) == 1)
+    if banned.issuperset(params.allowed_token_ids or ()):
+        raise InvalidParamsError(
+            "allowed_token_ids leaves no token to begin with: bad_words, or the ends of an answer before "
+            "min_tokens, rule all of them out",
+            param="allowed_token_ids",
         )
 
 

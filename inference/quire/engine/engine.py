@@ -23,7 +23,7 @@ from quire.config import EngineConfig
 from quire.core.scheduler import Scheduler
 from quire.engine.admission import check_params, check_submission, resolve_params
 from quire.engine.backlog import Backlog
-from quire.engine.health import STUCK_AFTER, Health
+from quire.engine.health import FAILING_AFTER, STUCK_AFTER, Health
 from quire.engine.load import Load
 from quire.engine.loop import EngineLoop, sequence_ids
 from quire.engine.metrics import EngineMetrics
@@ -165,7 +165,7 @@ class Engine:
             InvalidParamsError: naming the field.
         """
         resolved = resolve_params(params, self.facts.generation_defaults, output_kind)
-        check_params(resolved, self.config, self.vocab_size, self.tokenizer)
+        check_params(resolved, self.config, self.vocab_size, self.tokenizer, self.eos_token_ids)
         return resolved
 
     def submit(
@@ -297,6 +297,10 @@ class Engine:
         idle = 0.0 if since is None else self._clock() - max(since, self._loop.last_step)
         if idle > STUCK_AFTER:
             return Health("stuck", f"requests wait, and no step has ended for {idle:.0f} s")
+        if self._loop.num_not_finite >= FAILING_AFTER:
+            return Health(
+                "failing", "the model gives NaN or infinite logits, request after request"
+            )
         if self._thread.draining:
             return Health("draining", "the engine is being stopped and takes no new requests")
         return Health("ok")

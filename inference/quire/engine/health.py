@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 STUCK_AFTER = 30.0  # seconds without a step while work waits
+FAILING_AFTER = 3  # requests in a row whose logits were NaN or infinite
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,12 +14,13 @@ class Health:
     """What `Engine.health` found.
 
     Args:
-        status: "ok"; "stuck": work waits and no step has ended for `STUCK_AFTER` seconds; "draining": it
-            takes nothing new; "dead": its thread has ended.
+        status: "ok"; "stuck": work waits and no step has ended for `STUCK_AFTER` seconds; "failing": the
+            last `FAILING_AFTER` requests got NaN or infinite logits, and no token came since; "draining":
+            it takes nothing new; "dead": its thread has ended.
         reason: in words, where it is not "ok".
     """
 
-    status: Literal["ok", "stuck", "draining", "dead"]
+    status: Literal["ok", "stuck", "failing", "draining", "dead"]
     reason: str | None = None
 
     @property

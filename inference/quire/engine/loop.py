@@ -76,6 +76,7 @@ class EngineLoop:
         self._next_deadline = math.inf
         self._next_drop = -math.inf
         self.last_step = clock()
+        self.num_not_finite = 0  # requests of NaN or infinite logits since the last token
 
     @property
     def has_work(self) -> bool:
@@ -130,6 +131,9 @@ class EngineLoop:
             progress = self.scheduler.fail(plan, f"{type(error).__name__}: {error}")
         else:
             progress = self.scheduler.update(plan, result)
+            self.num_not_finite = (
+                0 if result.tokens else self.num_not_finite + result.num_not_finite
+            )
         last_step, self.last_step = self.last_step, self.clock()
         self._deliver(progress, self.last_step, last_step)
         self._metrics.record_step(self.last_step, self.last_step - now, plan.num_tokens)

@@ -15,6 +15,7 @@ from typing import Any
 from starlette.types import Send
 
 from quire.api.errors import error_body
+from quire.errors import QuireError
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ async def send_error(send: Send, error: BaseException) -> None:
         await send_json(send, error.status, error.body, error.headers)
         return
     status, body = error_body(error)
-    if status == 500:
+    if not isinstance(error, QuireError):  # what the model failed on the engine has told
         logger.error("a request failed", exc_info=error)
     headers: Headers = []
     retry_after = getattr(error, "retry_after", None)

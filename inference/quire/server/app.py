@@ -87,7 +87,7 @@ class App:
             app = CORSMiddleware(
                 app,
                 allow_origins=options.allowed_origins,
-                allow_methods=["GET", "POST"],
+                allow_methods=["GET", "POST", "DELETE"],
                 allow_headers=["*"],
                 expose_headers=["X-Request-Id", "X-Quire-Warning", "Retry-After"],
             )

@@ -16,14 +16,16 @@ RED, PLAIN = "\x1b[31m", "\x1b[0m"
 
 
 def set_up_logging(form: str) -> None:
-    """Send the lines of quire, and uvicorn's warnings, to standard error.
+    """Send the lines of quire, and uvicorn's errors, to standard error.
+
+    uvicorn's warnings are about clients that speak no HTTP; anyone could fill a disk with them.
 
     Args:
         form: "text" or "json".
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if form == "json" else TextLines(sys.stderr.isatty()))
-    for name, level in (("quire", logging.INFO), ("uvicorn", logging.WARNING)):
+    for name, level in (("quire", logging.INFO), ("uvicorn", logging.ERROR)):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.setLevel(level)

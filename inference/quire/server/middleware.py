@@ -218,11 +218,19 @@ class Bound:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            if sum(len(name) + len(value) for name, value in scope["headers"]) > HEAD_BYTES:
+            if scope["http_version"] not in ("1.0", "1.1"):
+                raise HttpError(
+                    505, "http_version_not_supported", "speak HTTP/1.1 or HTTP/1.0", headers=CLOSE
+                )
+            target = len(scope["path"]) + len(scope["query_string"])
+            if (
+                target + sum(len(name) + len(value) for name, value in scope["headers"])
+                > HEAD_BYTES
+            ):
                 raise HttpError(
                     431,
                     "headers_too_large",
-                    f"the headers are longer than {HEAD_BYTES} bytes together",
+                    f"address and headers are longer than {HEAD_BYTES} bytes together",
                     headers=CLOSE,
                 )
             receive = _BoundedBody(scope, receive, self._max_bytes, self._seconds).receive
