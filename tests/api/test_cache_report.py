@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from api_service import chat, complete, respond, service, stream_chat
+from quire.api.service import ServiceOptions
 
 SYSTEM = "You are the librarian of a small town, and you know every book of it by heart."
 
@@ -69,6 +70,20 @@ async def test_salts_do_not_see_each_other() -> None:
             made, messages=conversation("What jumps?"), cache_salt="b", cache_report=True
         )
     assert (body["cache_report"]["reused_tokens"], body["cache_report"]["difference"]) == (0, None)
+
+
+async def test_other_callers_prompts_are_not_quoted() -> None:
+    """Without tenants and salts a cached prompt may be anyone's."""
+    options = ServiceOptions(served_model_names=("tiny",), show_cached_text=False)
+    for terms, own in (({}, False), ({"cache_salt": "mine"}, True)):
+        async with service(options=options) as made:
+            await chat(made, messages=conversation("What sleeps?"), **terms)
+            body = await chat(
+                made, messages=conversation("What jumps?"), cache_report=True, **terms
+            )
+        difference = body["cache_report"]["difference"]
+        assert difference["message"]["index"] == 1 and difference["prompt_text"]
+        assert (difference["cached_text"] is not None) == own
 
 
 async def test_responses_have_one() -> None:

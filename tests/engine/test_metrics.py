@@ -223,7 +223,7 @@ def test_a_record_for_every_request() -> None:
         record = listener.next()
         assert (record.request_id, record.finish_reasons) == ("a", ("length",))
         assert (record.num_prompt_tokens, record.num_generated_tokens) == (3, (4,))
-        assert (record.max_tokens, record.error) == (4, None)
+        assert (record.params.max_tokens, record.error) == (4, None)
         assert record.metrics.total_time == 4.0
         stream = submit(engine, [1], request_id="b", timeout=2, params={"n": 2, "temperature": 1})
         assert next(stream).finished

@@ -42,6 +42,8 @@ class ServiceOptions:
         allow_unknown_fields: leave unknown fields of a request out, with a warning, instead of refusing.
         default_chat_template_kwargs: variables of chat templates that requests may override.
         trust_request_chat_template: let requests bring a chat template of their own.
+        show_cached_text: let cache reports quote cached prompts where neither a tenant nor a salt says
+            that these are the caller's own.
         max_stored_responses, max_stored_response_bytes: answers of /v1/responses that are kept; the
             longest unused go first.
     """
@@ -50,6 +52,7 @@ class ServiceOptions:
     allow_unknown_fields: bool = False
     default_chat_template_kwargs: Mapping[str, Any] | None = None
     trust_request_chat_template: bool = False
+    show_cached_text: bool = True
     max_stored_responses: int = limits.STORED_RESPONSES
     max_stored_response_bytes: int = limits.STORED_RESPONSE_BYTES
 
@@ -192,6 +195,7 @@ class Backend:
                         timeout=timeout,
                         cache_salt=salt,
                         bounded=True,
+                        trace_headers=call.trace_headers,
                     )
                 )
         except BaseException:

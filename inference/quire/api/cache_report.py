@@ -33,7 +33,7 @@ async def chat_report(
     if not request.cache_report:
         return {}
     [report] = await _reports(backend, request, call, [prompt])
-    shown = _shown(report)
+    shown = _shown(report, _may_quote(backend, request, call))
     if report.difference is not None:
         tokenizer = backend.engine.tokenizer
         assert tokenizer is not None, "it rendered the conversation"
@@ -50,7 +50,8 @@ async def prompt_reports(
     if not request.cache_report:
         return {}
     reports = await _reports(backend, request, call, prompts)
-    return {"cache_report": [_shown(report) for report in reports]}
+    may_quote = _may_quote(backend, request, call)
+    return {"cache_report": [_shown(report, may_quote) for report in reports]}
 
 
 async def _reports(
@@ -62,7 +63,12 @@ async def _reports(
     )
 
 
-def _shown(report: PrefixReport) -> dict[str, Any]:
+def _may_quote(backend: Backend, request: CallFields, call: Call) -> bool:
+    """Whether what is cached may be shown: it may be another caller's where nothing keeps them apart."""
+    return backend.options.show_cached_text or cache_salt(request, call) is not None
+
+
+def _shown(report: PrefixReport, may_quote: bool) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "prompt_tokens": report.num_prompt_tokens,
         "reused_tokens": report.num_reused_tokens,
@@ -74,7 +80,7 @@ def _shown(report: PrefixReport) -> dict[str, Any]:
             "cached_tokens": report.difference.num_cached_tokens,
             "text_before": report.difference.text_before,
             "prompt_text": report.difference.prompt_text,
-            "cached_text": report.difference.cached_text,
+            "cached_text": report.difference.cached_text if may_quote else None,
         }
     return shown
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,12 +22,14 @@ class Call:
         timeout: seconds that the request may take; the shorter of this and its own field holds.
         tenant: cached prefixes and stored responses are shared only within one tenant (an API key).
         named: the client chose `request_id`, so that the body's field of that name is of no effect.
+        trace_headers: W3C trace context of the caller.
     """
 
     request_id: str
     timeout: float | None = None
     tenant: str | None = None
     named: bool = False
+    trace_headers: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

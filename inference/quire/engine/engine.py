@@ -178,6 +178,7 @@ class Engine:
         timeout: float | None = None,
         cache_salt: str | None = None,
         bounded: bool = False,
+        trace_headers: Mapping[str, str] | None = None,
     ) -> RequestStream:
         """Queue a request and return its stream of outputs.
 
@@ -192,6 +193,7 @@ class Engine:
                 the prompt's own.
             bounded: keep the limits of a server: refuse when too much waits already, and abort a stream of
                 deltas of which more than 1 MiB has waited for its reader for a minute.
+            trace_headers: W3C trace context of the caller, for listeners (`RequestRecord`).
 
         Raises:
             InvalidParamsError: priority, id or timeout are of a wrong type or out of range.
@@ -213,6 +215,7 @@ class Engine:
             deadline=None if timeout is None else now + timeout,
             drop_unread=bounded,
             show_metrics=not self.config.disable_log_stats,
+            trace_headers=trace_headers,
         )
         salt = prompt.cache_salt if cache_salt is None else cache_salt
         requests = self._make_requests(state, prompt.token_ids, salt, priority)

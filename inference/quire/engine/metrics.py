@@ -131,8 +131,8 @@ class EngineMetrics:
             self._generation_lengths.add(length)
         self._longest_generations.add(max(record.num_generated_tokens))
         self._sequences.add(len(record.finish_reasons))
-        if record.max_tokens is not None:
-            self._max_tokens.add(record.max_tokens)
+        if record.params.max_tokens is not None:
+            self._max_tokens.add(record.params.max_tokens)
         metrics, longest = record.metrics, max(record.num_generated_tokens)
         for tally, seconds in (
             (self._whole, metrics.total_time),

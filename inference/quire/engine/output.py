@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from quire.engine.detokenizer import Detokenizer
 from quire.engine.records import RequestRecord
@@ -120,8 +120,10 @@ class RequestState:
         deadline: float | None = None,
         drop_unread: bool = False,
         show_metrics: bool = True,
+        trace_headers: Mapping[str, str] | None = None,
     ) -> None:
         self.request_id = request_id
+        self._trace_headers = trace_headers
         self.deadline = deadline
         self._drop_unread = drop_unread
         self._unread_since: float | None = None  # too much of it
@@ -162,9 +164,10 @@ class RequestState:
             num_prompt_tokens=self.num_prompt_tokens,
             num_cached_tokens=self.num_cached_tokens,
             num_generated_tokens=self.num_generated_tokens(),
-            max_tokens=self.params.max_tokens,
+            params=self.params,
             metrics=self.metrics,
             error=next(errors, None),
+            trace_headers=self._trace_headers,
         )
 
     def apply(self, index: int, progress: Progress, now: float) -> str | None:

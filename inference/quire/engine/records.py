@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from quire.outputs import RequestMetrics
+from quire.sampling_params import SamplingParams
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +31,10 @@ class RequestRecord:
         num_prompt_tokens: tokens of the prompt.
         num_cached_tokens: of these, found in the prefix cache.
         num_generated_tokens: of each of its n sequences.
-        max_tokens: as asked for; None: to the end of the context.
+        params: as the engine resolved them.
         metrics: when things happened, in seconds on the engine's clock.
         error: what went wrong, where a sequence ended with "error".
+        trace_headers: as given to `submit`.
     """
 
     request_id: str
@@ -39,9 +42,10 @@ class RequestRecord:
     num_prompt_tokens: int
     num_cached_tokens: int
     num_generated_tokens: tuple[int, ...]
-    max_tokens: int | None
+    params: SamplingParams
     metrics: RequestMetrics
     error: str | None = None
+    trace_headers: Mapping[str, str] | None = None
 
 
 class EngineListener(Protocol):

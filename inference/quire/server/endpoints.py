@@ -135,7 +135,7 @@ def get_json(make: Callable[[Scope], Any]) -> Handle:
 
 
 def call_of(scope: Scope) -> Call:
-    """Id, deadline and tenant of a request.
+    """Id, deadline, tenant and trace of a request.
 
     Raises:
         HttpError: X-Request-Timeout is no number of seconds above 0.
@@ -160,7 +160,14 @@ def call_of(scope: Scope) -> Call:
         timeout=timeout,
         tenant=state.get("tenant"),
         named=state["request_id"] == header(scope, b"x-request-id"),
+        trace_headers=_trace_headers(scope),
     )
+
+
+def _trace_headers(scope: Scope) -> dict[str, str] | None:
+    """What W3C's trace context says of the caller's trace."""
+    found = {name: header(scope, name.encode()) for name in ("traceparent", "tracestate")}
+    return {name: value for name, value in found.items() if value is not None} or None
 
 
 async def read_body(receive: Receive) -> bytes:

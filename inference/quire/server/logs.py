@@ -25,7 +25,11 @@ def set_up_logging(form: str) -> None:
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if form == "json" else TextLines(sys.stderr.isatty()))
-    for name, level in (("quire", logging.INFO), ("uvicorn", logging.ERROR)):
+    for name, level in (
+        ("quire", logging.INFO),
+        ("uvicorn", logging.ERROR),
+        ("opentelemetry", logging.WARNING),
+    ):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.setLevel(level)

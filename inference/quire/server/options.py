@@ -60,6 +60,9 @@ class ServerOptions:
     default_chat_template_kwargs: Mapping[str, Any] | None = option(
         None, "arguments of the chat template where a request gives none"
     )
+    show_cached_text: bool = option(
+        False, "let cache_report quote cached prompts also where no keys tell callers apart"
+    )
     max_request_bytes: int = option(BODY_BYTES, "longest body of a request")
     body_timeout: float = option(BODY_SECONDS, "seconds in which a body must have come")
     sse_keep_alive_interval: float = option(
@@ -71,6 +74,9 @@ class ServerOptions:
     enable_log_requests: bool = option(True, "log a line for each request")
     log_interval: float = option(10.0, "seconds between lines about the load; 0: none")
     log_format: str = option("text", "of log lines", LOG_FORMATS)
+    otlp_traces_endpoint: str | None = option(
+        None, "where OpenTelemetry spans go, such as http://localhost:4318"
+    )
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -88,6 +94,13 @@ class ServerOptions:
         if self.log_format not in LOG_FORMATS:
             raise ConfigError(
                 f"log_format must be text or json; got {self.log_format!r}", param="log_format"
+            )
+        endpoint = self.otlp_traces_endpoint
+        if endpoint is not None and not endpoint.startswith(("http://", "https://")):
+            raise ConfigError(
+                f"otlp_traces_endpoint must be an address of OTLP over HTTP, such as "
+                f"http://localhost:4318; got {endpoint!r}",
+                param="otlp_traces_endpoint",
             )
         if self.ssl_certfile is None and (self.ssl_keyfile or self.ssl_ca_certs):
             raise ConfigError(

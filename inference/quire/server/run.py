@@ -18,6 +18,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,8 @@ from quire.api.limits import HEAD_BYTES, KEEP_ALIVE_SECONDS
 from quire.api.service import Service
 from quire.config import EngineConfig
 from quire.engine.engine import Engine
-from quire.errors import ConfigError, EngineDeadError
+from quire.engine.records import EngineListener
+from quire.errors import ConfigError, EngineDeadError, MissingDependencyError
 from quire.server.app import App, create_app
 from quire.server.connection import Connection
 from quire.server.logs import set_up_logging
@@ -65,7 +67,11 @@ def serve(
     set_up_logging(options.log_format)
     keys = options.keys()
     address = Address(options)
-    with address.bind() as listener:
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(address.bind())
+        tracing = None
+        if options.otlp_traces_endpoint is not None:
+            tracing = stack.enter_context(_tracing(options.otlp_traces_endpoint))
         logger.info("loading %s", config.model or "the bundled model")
         with make_engine(config) as engine:
             service = Service(
@@ -75,6 +81,7 @@ def serve(
                     allow_unknown_fields=options.allow_unknown_fields,
                     default_chat_template_kwargs=options.default_chat_template_kwargs,
                     trust_request_chat_template=options.trust_request_chat_template,
+                    show_cached_text=options.show_cached_text,
                 ),
             )
             if not options.is_local and not keys:
@@ -83,7 +90,21 @@ def serve(
                     options.host,
                 )
             app = create_app(service, options, keys)
+            if tracing is not None:
+                engine.add_listener(tracing)
             return asyncio.run(Process(app, service, options, address.url, listener).run())
+
+
+def _tracing(endpoint: str) -> AbstractContextManager[EngineListener]:
+    """The listener that makes spans; leaving it sends what is left of them."""
+    try:
+        from quire.server.tracing import export_spans
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"--otlp-traces-endpoint needs packages that are not installed ({error.name}): "
+            "pip install 'quire[otel]'"
+        ) from None
+    return export_spans(endpoint)
 
 
 class Address:
