@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 BLOCK = 16
-GROUP = 128  # inputs that share a scale, in int8
+GROUP = 32  # inputs that share a scale, in int8
 _WIDTHS = {torch.bfloat16: 2, torch.float16: 1, torch.float32: 1, torch.uint8: 4}
 
 
@@ -101,20 +101,22 @@ def packed_embedding(
 
 
 def empty_scales(out_features: int, in_features: int, device: torch.device) -> torch.Tensor:
-    """Scales of an int8 weight, all zero: float32, [blocks, groups, 16]."""
+    """Scales of an int8 weight, all zero: bfloat16, [blocks, groups, 16]."""
     blocks, groups = -(-out_features // BLOCK), -(-in_features // GROUP)
-    return torch.zeros(blocks, groups, BLOCK, device=device)
+    return torch.zeros(blocks, groups, BLOCK, dtype=torch.bfloat16, device=device)
 
 
 def unpack_scales(scales: torch.Tensor, out_features: int) -> torch.Tensor:
-    """[out_features, groups]."""
-    return scales.transpose(1, 2).reshape(-1, scales.shape[1])[:out_features]
+    """float32, [out_features, groups]."""
+    return scales.transpose(1, 2).reshape(-1, scales.shape[1])[:out_features].float()
 
 
 def quantize_rows(
     rows: torch.Tensor, first: int, packed: torch.Tensor, scales: torch.Tensor
 ) -> None:
-    """Put rows into a packed int8 weight: the largest of each group of inputs becomes 127 or -127.
+    """Put rows into a packed int8 weight.
+
+    A group's scale is what makes its largest number 127, rounded up to a bfloat16.
 
     Args:
         rows: [n, in_features], any float dtype and strides.
@@ -124,10 +126,11 @@ def quantize_rows(
     """
     groups = _groups(rows)
     largest = groups.abs().amax(-1, keepdim=True)
-    integers = _rounded(groups, largest).flatten(1)[:, : rows.shape[1]]
+    scale = _rounded_up(largest / 127)
+    integers = _rounded(groups, scale).flatten(1)[:, : rows.shape[1]]
     pack_rows(packed, (integers + 128).to(torch.uint8), first)
     index = torch.arange(first, first + len(rows), device=scales.device)
-    scales[index // BLOCK, :, index % BLOCK] = largest[..., 0] / 127
+    scales[index // BLOCK, :, index % BLOCK] = scale[..., 0].to(torch.bfloat16)
 
 
 def int8_linear(
@@ -138,7 +141,7 @@ def int8_linear(
     bias: torch.Tensor | None = None,
     out_dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
-    """x @ weight.T + bias with x quantized: each group of 128 inputs of a row has a scale of its own.
+    """x @ weight.T + bias with x quantized: each group of 32 inputs of a row has a scale of its own.
 
     The sums within a group are exact; those of the groups are added up in float32.
 
@@ -157,7 +160,8 @@ def int8_linear(
     weight_scales = unpack_scales(scales, out_features)
     groups = _groups(x)
     largest = groups.abs().amax(-1, keepdim=True)
-    rounded, steps = _rounded(groups, largest), largest / 127
+    steps = largest / 127
+    rounded = _rounded(groups, steps)
     total = torch.zeros(*x.shape[:-1], out_features, device=x.device)
     for index in range(groups.shape[-2]):
         # Below 2^24, float32 holds integers and their sums exactly.
@@ -194,7 +198,12 @@ def _groups(x: torch.Tensor) -> torch.Tensor:
     return padded.view(*x.shape[:-1], padded.shape[-1] // GROUP, GROUP)
 
 
-def _rounded(x: torch.Tensor, largest: torch.Tensor) -> torch.Tensor:
-    """Integers from -127 to 127, in float32; halves go to the even one."""
-    factor = torch.where(largest > 0, torch.full_like(largest, 127.0) / largest, 0.0)
+def _rounded(x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """x / scale in whole numbers, in float32; halves go to the even one."""
+    factor = torch.where(scale > 0, 1 / scale, 0.0)
     return (x.double() * factor.double()).round().float()
+
+
+def _rounded_up(x: torch.Tensor) -> torch.Tensor:
+    """The least bfloat16 that is no less than x, in float32; x is not negative."""
+    return ((x.view(torch.int32) + 0xFFFF) >> 16 << 16).view(torch.float32)

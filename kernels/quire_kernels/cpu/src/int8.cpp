@@ -1,4 +1,4 @@
-// Linear layers over int8 weights, with activations quantized as they come: one scale for each group of 128
+// Linear layers over int8 weights, with activations quantized as they come: one scale for each group of 32
 // inputs of an output's weights and of a row of activations, so that one large value costs the precision of
 // its group alone. Weights are packed as [N/16][K/4][16][4] and stored with 128 added, since the instruction for
 // sums of four products wants one unsigned factor; 128 times the sum of a group's activations is taken
@@ -42,11 +42,11 @@ inline Ints dot(Ints sum, Ints weights, Ints inputs) {
 #endif
 
 struct Int8Dot {
-  const int8_t* x;         // [rows][groups * 128]
+  const int8_t* x;         // [rows][groups * 32]
   const float* scales;     // [rows][groups]
   const int32_t* offsets;  // [rows][groups]: what the weights' 128 adds to a group's sums, negated
   const char* weights;
-  const float* weight_scales;  // [N/16][groups][16]
+  const bfloat16* weight_scales;  // [N/16][groups][16]
   int64_t num_steps, groups;
 
   int64_t steps() const { return num_steps; }
@@ -92,11 +92,11 @@ struct Int8Dot {
         fetch += ahead.stride;
         x += 4;
       }
-      const float* weight_scales = p.weight_scales + (block * p.groups + begin / kGroupSteps) * kBlock;
+      const bfloat16* weight_scales = p.weight_scales + (block * p.groups + begin / kGroupSteps) * kBlock;
       Floats scales[C * kParts];
       UNROLL for (int i = 0; i < C * kParts; ++i) {
         const int64_t at = i / kParts * p.groups * kBlock + i % kParts * kLanes;
-        scales[i] = load<Floats>(weight_scales + at);
+        scales[i] = widen(weight_scales + at);
       }
       UNROLL for (int r = 0; r < R; ++r) {
         const Floats scale = splat(p.scales[group + r * p.groups]);
@@ -126,7 +126,7 @@ void quantize_row(Kind kind, const void* x, int64_t row, int64_t inputs, int64_t
     int32_t bits = 0;
     for (int lane = 0; lane < kLanes; ++lane) bits = std::max<int32_t>(bits, most[lane]);
     const float largest = load<float>(&bits);
-    const float factor = largest > 0 ? 127.0f / largest : 0.0f;
+    const float scale = largest / 127.0f, factor = scale > 0 ? 1.0f / scale : 0.0f;
     Ints sum{};
     int32_t rounded[kGroup];
     for (int i = 0; i < kGroup; i += kLanes) {
@@ -139,7 +139,7 @@ void quantize_row(Kind kind, const void* x, int64_t row, int64_t inputs, int64_t
     for (int i = 0; i < kGroup; ++i) to[g * kGroup + i] = static_cast<int8_t>(rounded[i]);
     int32_t total = 0;
     for (int lane = 0; lane < kLanes; ++lane) total += sum[lane];
-    scales[g] = largest / 127.0f;
+    scales[g] = scale;
     offsets[g] = -kOffset * total;
   }
 }
@@ -153,7 +153,7 @@ struct Int8Linear {
   const void* x;
   int64_t rows;
   const void* weights;
-  const float* scales;
+  const bfloat16* scales;
   const void* bias;
   int64_t out_kind;
   void* out;

@@ -11,7 +11,7 @@
 namespace quire {
 
 constexpr int kBlock = 16;  // columns of a block
-constexpr int kGroup = 128;  // inputs that share a scale, in int8
+constexpr int kGroup = 32;  // inputs that share a scale, in int8
 constexpr int kOffset = 128;  // of int8 weights, which are stored unsigned
 constexpr int kParts = kBlock / kLanes;  // registers for one row of a block
 

@@ -11,6 +11,13 @@ inline int64_t packed_at(int64_t n, int64_t k, int64_t steps, int64_t width) {
   return ((n / kBlock * steps + k / width) * kBlock + n % kBlock) * width + k % width;
 }
 
+// The least bfloat16 that is no less than x, which is not negative: what is divided by it stays within bounds.
+bfloat16 rounded_up(float x) {
+  uint32_t word;
+  std::memcpy(&word, &x, 4);
+  return {static_cast<uint16_t>((word + 0xffff) >> 16)};
+}
+
 template <class T, int kWidth>
 void pack(const T* from, int64_t row_stride, int64_t input_stride, int64_t first, int64_t rows,
           int64_t inputs, T* packed, int threads) {
@@ -59,7 +66,7 @@ struct Pack {
   const void* from;
   int64_t row_stride, input_stride, first, rows, inputs;
   void* packed;
-  float* scales;  // of int8 alone
+  bfloat16* scales;  // of int8 alone
   int64_t threads;
 };
 
@@ -98,7 +105,8 @@ extern "C" int64_t quire_pack_int8(const Pack* a) {
       }
       float largest = 0;
       for (int64_t i = 0; i < kGroup; ++i) largest = std::max(largest, std::fabs(values[i]));
-      const float factor = largest > 0 ? 127.0f / largest : 0.0f;
+      const bfloat16 scale = rounded_up(largest / 127.0f);
+      const float factor = largest > 0 ? 1.0f / from_bfloat16(scale.bits) : 0.0f;
       uint8_t bytes[kGroup];
       for (int64_t i = 0; i < kGroup; ++i) {
         const float rounded = values[i] * factor + 12582912.0f - 12582912.0f;
@@ -108,7 +116,7 @@ extern "C" int64_t quire_pack_int8(const Pack* a) {
       for (int64_t i = 0; i < count; i += 4, to += kBlock * 4) {
         std::memcpy(to, bytes + i, std::min<int64_t>(4, count - i));
       }
-      a->scales[(n / kBlock * groups + g) * kBlock + n % kBlock] = largest / 127.0f;
+      a->scales[(n / kBlock * groups + g) * kBlock + n % kBlock] = scale;
     }
   });
   return 0;
@@ -138,7 +146,7 @@ struct PackedEmbedding {
   const int64_t* ids;
   int64_t count, rows;
   const void* packed;
-  const float* scales;  // of int8 alone
+  const bfloat16* scales;  // of int8 alone
   void* out;
   int64_t inputs;
 };
@@ -172,7 +180,8 @@ extern "C" int64_t quire_int8_embedding(const PackedEmbedding* a) {
     if (n < 0 || n >= a->rows) return i + 1;
     for (int64_t k = 0; k < inputs; ++k) {
       const int value = static_cast<const uint8_t*>(a->packed)[packed_at(n, k, steps, 4)] - kOffset;
-      const float scale = a->scales[(n / kBlock * groups + k / kGroup) * kBlock + n % kBlock];
+      const bfloat16 stored = a->scales[(n / kBlock * groups + k / kGroup) * kBlock + n % kBlock];
+      const float scale = from_bfloat16(stored.bits);
       write(static_cast<Kind>(a->kind), a->out, i * inputs + k, static_cast<float>(value) * scale);
     }
   }
