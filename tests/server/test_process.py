@@ -13,6 +13,9 @@ from openai import OpenAI
 
 from live_server import ServeProcess
 from quire.cli import main
+from quire.errors import ConfigError
+from quire.server.options import ServerOptions
+from quire.server.run import Address
 
 ENDLESS = {"prompt": "Once", "max_tokens": 1900, "ignore_eos": True, "stream": True, "n": 2}
 DYING = """
@@ -142,6 +145,21 @@ def test_a_unix_socket(tmp_path: Path) -> None:
         server.process.terminate()
         assert server.end()[0] == 0
     assert not path.exists()
+
+
+def test_a_unix_socket_that_a_killed_server_left(tmp_path: Path) -> None:
+    path = tmp_path / "quire.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    address = Address(ServerOptions(uds=str(path)))
+    with address.bind() as listener:
+        listener.listen()
+        with pytest.raises(ConfigError, match="in use"), address.bind():
+            raise AssertionError
+    path.write_text("a file of someone's")
+    with pytest.raises(ConfigError, match="in use"), address.bind():
+        raise AssertionError
+    assert path.read_text()
 
 
 def test_help_needs_no_web_framework() -> None:

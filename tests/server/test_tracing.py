@@ -18,7 +18,10 @@ from opentelemetry.trace import SpanKind, StatusCode
 from live_server import live_server
 from quire.config import EngineConfig
 from quire.engine.engine import Engine
+from quire.engine.records import RequestRecord
 from quire.errors import ConfigError, MissingDependencyError
+from quire.outputs import RequestMetrics
+from quire.sampling_params import SamplingParams
 from quire.server.options import ServerOptions
 from quire.server.run import serve
 from quire.server.tracing import Spans, export_spans
@@ -71,12 +74,16 @@ def test_a_span_for_each_request() -> None:
 
 
 @contextmanager
-def collector(got: list[tuple[str, bytes]]) -> Iterator[str]:
-    """An address that takes whatever is posted."""
+def collector(
+    got: list[tuple[str, bytes]], answers: threading.Event | None = None
+) -> Iterator[str]:
+    """An address that takes whatever is posted, and answers once `answers` is set."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             got.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
+            if answers is not None:
+                answers.wait(20)
             self.send_response(200)
             self.end_headers()
 
@@ -109,6 +116,18 @@ def test_spans_reach_a_collector(monkeypatch: pytest.MonkeyPatch) -> None:
     assert path == "/v1/traces"
     assert "my-model" in str(sent.resource.attributes)
     assert sent.scope_spans[0].spans[0].trace_id.hex() == TRACE_ID
+
+
+def test_a_collector_that_hangs_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quire.server.tracing.CLOSE_SECONDS", 0.05)
+    got: list[tuple[str, bytes]] = []
+    answers = threading.Event()
+    record = RequestRecord("r", ("stop",), 1, 0, (1,), SamplingParams(), RequestMetrics(0.0))
+    with collector(got, answers) as endpoint:
+        with export_spans(endpoint) as spans:
+            spans.on_finish(record)
+        assert not answers.is_set()  # and yet we are here
+        answers.set()
 
 
 def test_what_is_missing_is_told_before_a_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -139,26 +140,35 @@ class Address:
                 os.unlink(options.uds)
 
     def _bind_path(self, path: str) -> socket.socket:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(path)
-        return listener
+        if Path(path).is_socket():
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                try:
+                    probe.connect(path)
+                except ConnectionRefusedError:  # left by a server that was killed
+                    os.unlink(path)
+        return _bound(socket.AF_UNIX, path)
 
     def _bind_port(self) -> socket.socket:
         host, port = self._options.host, self._options.port
-        [family, kind, protocol, _, where], *_ = socket.getaddrinfo(
+        [family, _, _, _, where], *_ = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(where)
-        except OSError:
-            listener.close()
-            raise
+        listener = _bound(family, where)
         scheme = "https" if self._options.ssl_certfile else "http"
         shown = f"[{host}]" if ":" in host else host
         self.url = f"{scheme}://{shown}:{listener.getsockname()[1]}"
         return listener
+
+
+def _bound(family: int, where: Any) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(where)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _check_tls(options: ServerOptions) -> None:

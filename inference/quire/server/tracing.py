@@ -7,6 +7,7 @@ one. They hold an id and figures, never text. This module needs the extra `otel`
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,9 +24,8 @@ from opentelemetry.util.types import AttributeValue
 import quire
 from quire.engine.records import RequestRecord
 
-EXPORT_SECONDS = (
-    2.0  # for one batch: a collector that is away must not hold up the end of the process
-)
+EXPORT_SECONDS = 10.0  # for one batch
+CLOSE_SECONDS = 2.0  # for what is left: a collector that is away does not hold up our end
 
 
 class Spans:
@@ -60,7 +60,7 @@ class Spans:
 
 @contextmanager
 def export_spans(endpoint: str) -> Iterator[Spans]:
-    """Spans that go to a collector, by OTLP over HTTP; what is left of them is sent at the end.
+    """Spans that go to a collector, by OTLP over HTTP; at the end what is left gets two seconds.
 
     Args:
         endpoint: address of the collector; without a path, OTLP's own is added.
@@ -68,13 +68,16 @@ def export_spans(endpoint: str) -> Iterator[Spans]:
     if urlsplit(endpoint).path in ("", "/"):
         endpoint = f"{endpoint.rstrip('/')}/v1/traces"
     name = os.environ.get("OTEL_SERVICE_NAME", "quire")
-    provider = TracerProvider(resource=Resource.create({"service.name": name}))
+    resource = Resource.create({"service.name": name})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     exporter = OTLPSpanExporter(endpoint, timeout=EXPORT_SECONDS)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     try:
         yield Spans(provider)
     finally:
-        provider.shutdown()
+        closing = threading.Thread(target=provider.shutdown, daemon=True)
+        closing.start()
+        closing.join(CLOSE_SECONDS)
 
 
 def _attributes(record: RequestRecord) -> dict[str, AttributeValue | None]:
