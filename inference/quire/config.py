@@ -39,6 +39,7 @@ ELSEWHERE = {
     "data_parallel_size": "this release runs on one device",
     "distributed_executor_backend": "this release runs on one device; leave it out",
     "speculative_config": "this release does not speculate",
+    "enable_auto_tool_choice": "tools can always be called; leave it out",
     "model_impl": "all models of this release are quire's own; leave it out",
 }
 
@@ -83,9 +84,20 @@ class EngineConfig:
         None, "int8 quantizes plain weights while they are loaded; default: none", ("int8",)
     )
     device: str = option("auto", "auto takes cuda where there is one", ("auto", "cpu", "cuda"))
+    threads: int | None = option(
+        None,
+        "threads that compute on a CPU; default: OMP_NUM_THREADS, or its physical cores as far as the "
+        "control group grants them",
+    )
     seed: int = option(0, "of requests that set no seed of their own")
     chat_template: str | None = option(
         None, "jinja template, or its file, in place of the tokenizer's"
+    )
+    tool_call_parser: str | None = option(
+        None, "how the model writes calls of tools, such as hermes; default: as its template does"
+    )
+    reasoning_parser: str | None = option(
+        None, "tags around the model's thoughts, such as think; default: those of its template"
     )
     generation_config: str = option(
         "auto", "folder of generation_config.json; auto: the model's; vllm: none"
@@ -117,7 +129,7 @@ class EngineConfig:
     scheduling_policy: str = option("fcfs", "which waiting request is next", ("fcfs", "priority"))
     max_logprobs: int = option(20, "the most logprobs that a request may ask for; -1: no limit")
     disable_log_stats: bool = option(False, "put no timestamps (`metrics`) on outputs")
-    enforce_eager: bool = option(False, "run without captured graphs (this release has none)")
+    enforce_eager: bool = option(False, "run every step through Python, none from a record")
     tensor_parallel_size: int = option(1, "GPUs that share each layer (this release: 1)")
     pipeline_parallel_size: int = option(1, "GPUs that share the stack of layers (this release: 1)")
 
@@ -134,7 +146,7 @@ class EngineConfig:
                     f"{suggest(str(value), choices)}",
                     param=field.name,
                 )
-        for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size",
+        for name in ("threads", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size",
                      "kv_cache_memory_bytes", "num_gpu_blocks_override", "max_waiting_requests",
                      "max_waiting_tokens"):  # fmt: skip
             value = getattr(self, name)

@@ -103,7 +103,7 @@ def test_generation_defaults_come_from_the_model_or_the_config(oracle: Oracle) -
 def test_close_frees_the_model_and_may_be_called_again(oracle: Oracle) -> None:
     executor = LocalExecutor(config(oracle))
     assert executor._runner is not None
-    held = [weakref.ref(executor._runner._model), weakref.ref(executor._runner._kv[0])]
+    held = [weakref.ref(executor._runner._model), weakref.ref(executor._runner._replay._kv[0])]
     executor.close()
     executor.close()
     gc.collect()

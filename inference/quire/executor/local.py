@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from quire.config import EngineConfig, ModelLimits
 from quire.executor.base import ModelFacts
+from quire.executor.cores import usable_cores
 from quire.hub import find_model
 from quire.models.loader import load_model
 from quire.plan import StepPlan, StepResult
@@ -28,6 +31,7 @@ class LocalExecutor:
 
     def __init__(self, config: EngineConfig) -> None:
         checkpoint = find_model(config)
+        _set_threads(config.threads)
         model = load_model(checkpoint, config)
         limits = ModelLimits(
             max_positions=model.spec.max_positions,
@@ -55,3 +59,11 @@ class LocalExecutor:
         self._runner = None
         if self.config.device == "cuda":
             torch.cuda.empty_cache()  # or torch keeps the memory from everyone else
+
+
+def _set_threads(threads: int | None) -> None:
+    """Settle how many threads compute; of the whole process, since torch keeps one number for all."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from quire.grammar import Matcher
 from quire.plan import Admission, Chunk, StepPlan
 from quire.runner.logits import LogitsRules
 from quire.sampling_params import SamplingParams
@@ -34,6 +35,7 @@ class RequestState:
         params: how its tokens are chosen.
         seed: what its random numbers are made from.
         rules: what its params change in the logits; None where they change nothing.
+        matcher: where it stands in its grammar; None without one.
     """
 
     request_id: str
@@ -44,6 +46,7 @@ class RequestState:
     params: SamplingParams
     seed: int
     rules: LogitsRules | None
+    matcher: Matcher | None = None
 
     @property
     def num_output_tokens(self) -> int:
@@ -115,8 +118,24 @@ class RequestTable:
             self._drop(admission.request_id)
             self._admit(admission)
 
-    def append(self, state: RequestState, token_id: int) -> None:
-        """Add a token that was sampled for a request."""
+    def append(self, state: RequestState, token_id: int) -> list[int]:
+        """Add a token that was sampled for a request, and what its grammar forces after it.
+
+        Returns:
+            all that was added.
+        """
+        added = [token_id]
+        self._add(state, token_id)
+        if state.matcher is not None:
+            state.matcher.accept(token_id)
+            while forced := state.matcher.forced_tokens():
+                for one in forced:
+                    self._add(state, one)
+                    state.matcher.accept(one)
+                added += forced
+        return added
+
+    def _add(self, state: RequestState, token_id: int) -> None:
         self._tokens = _with_room(self._tokens, 0, state.num_tokens + 1)
         self._tokens[state.row, state.num_tokens] = token_id
         state.num_tokens += 1
@@ -191,6 +210,7 @@ class RequestTable:
             params=admission.params,
             seed=admission.seed,
             rules=LogitsRules.of(admission, self._vocab_size),
+            matcher=_matcher(admission),
         )
 
     def _drop(self, request_id: str) -> None:
@@ -203,6 +223,16 @@ class RequestTable:
         self._tables = _with_room(self._tables, 0, end)
         self._tables[state.row, state.num_blocks : end] = block_ids
         state.num_blocks = end
+
+
+def _matcher(admission: Admission) -> Matcher | None:
+    """Where a sequence stands in its grammar: behind what it generated before."""
+    if admission.grammar is None:
+        return None
+    matcher: Matcher = admission.grammar.matcher()
+    for token_id in admission.token_ids[admission.num_prompt_tokens :]:
+        matcher.accept(token_id)
+    return matcher
 
 
 def _with_room(table: Ids, rows: int, columns: int) -> Ids:

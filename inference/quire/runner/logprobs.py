@@ -1,7 +1,11 @@
-"""Log-probabilities under the model's raw distribution, before penalties, bans and temperature."""
+"""Log-probabilities under the model's raw distribution, before penalties, bans and temperature.
+
+Under a grammar they are of the tokens that it allows: the same distribution, with the rest left out.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,3 +50,15 @@ def token_logprobs(
             zip(token_ids, counts, own[:, 0].tolist(), own_ranks, strict=True)
         )
     ]
+
+
+def without_banned(entry: TokenLogprobs) -> TokenLogprobs:
+    """The entry without the tokens that have no probability."""
+    kept = sum(logprob > -math.inf for logprob in entry.logprobs)  # they stand in descending order
+    return TokenLogprobs(entry.token_ids[:kept], entry.logprobs[:kept], entry.ranks[:kept])
+
+
+def certain(token_id: int, count: int) -> TokenLogprobs:
+    """The entry of a token that nothing else could have stood in place of; as `token_logprobs`."""
+    times = 1 if count == 0 else 2
+    return TokenLogprobs([token_id] * times, [0.0] * times, [1] * times)

@@ -33,22 +33,25 @@ class Replay:
         model: in eval mode.
         kv: per layer, as `CausalLM.forward` takes it.
         max_blocks: width of the widest block table.
+        enabled: False to run the model in every step.
     """
 
-    def __init__(self, model: CausalLM, kv: Sequence[torch.Tensor], max_blocks: int) -> None:
+    def __init__(
+        self, model: CausalLM, kv: Sequence[torch.Tensor], max_blocks: int, *, enabled: bool = True
+    ) -> None:
         self._model = model
         self._kv = kv
-        self._recorder = ops.recorder(kv[0].device.type)
+        self._recorder = ops.recorder(kv[0].device.type) if enabled else None
         if self._recorder is None:
             return
         self._arena = self._recorder.Arena(ARENA)
         self._records: dict[int, tuple[ops.Program, torch.Tensor, torch.Tensor]] = {}
-        self._ids = torch.zeros(MOST_ROWS, dtype=torch.int64)
-        self._positions = torch.zeros(MOST_ROWS, dtype=torch.int64)
-        self._slots = torch.zeros(MOST_ROWS, dtype=torch.int64)
-        self._seq_lens = torch.zeros(MOST_ROWS, dtype=torch.int32)
+        self._ids = torch.empty(MOST_ROWS, dtype=torch.int64)
+        self._positions = torch.empty(MOST_ROWS, dtype=torch.int64)
+        self._slots = torch.empty(MOST_ROWS, dtype=torch.int64)
+        self._seq_lens = torch.empty(MOST_ROWS, dtype=torch.int32)
         self._query_start = torch.arange(MOST_ROWS + 1, dtype=torch.int32)
-        self._tables = torch.zeros(MOST_ROWS, max_blocks, dtype=torch.int32)
+        self._tables = torch.full((MOST_ROWS, max_blocks), 0, dtype=torch.int32)
 
     def run(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Run a step; both results are good until the next call.

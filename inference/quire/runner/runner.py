@@ -16,9 +16,10 @@ from quire.models.base import CausalLM
 from quire.plan import StepPlan, StepResult, TokenLogprobs
 from quire.runner.batch import Batch, PromptSpan, RequestState, RequestTable
 from quire.runner.logits import apply_rules
-from quire.runner.logprobs import token_logprobs
+from quire.runner.logprobs import certain, token_logprobs, without_banned
 from quire.runner.replay import Replay
 from quire.runner.sampler import sample, uniforms
+from quire.runner.structure import Structure
 from quire_kernels import dispatch as ops
 
 # Elements of the logits that prompt log-probabilities hold at a time: 64 MiB of float32.
@@ -32,6 +33,7 @@ NOTHING_LEFT = (
     "no token can be chosen for this request: allowed_token_ids, bad_words, min_tokens, logit_bias or "
     "penalties leave none with a finite logit"
 )
+NO_WAY_ON = "structured_outputs can go no further"
 
 
 class ModelRunner:
@@ -46,7 +48,8 @@ class ModelRunner:
     def __init__(self, model: CausalLM, config: EngineConfig, kv: Sequence[torch.Tensor]) -> None:
         self._model = model
         assert config.max_model_len is not None
-        self._replay = Replay(model, kv, -(-config.max_model_len // config.block_size))
+        max_blocks = -(-config.max_model_len // config.block_size)
+        self._replay = Replay(model, kv, max_blocks, enabled=not config.enforce_eager)
         self._requests = RequestTable(config.block_size, model.spec.vocab_size, kv[0].device)
 
     @torch.inference_mode()
@@ -65,14 +68,18 @@ class ModelRunner:
         for span in batch.prompt_spans:
             self._report_prompt(span, hidden, result)
         if logits is not None:
-            self._choose(batch, logits, result)
+            structure = Structure(batch.sampled, logits.device)
+            self._choose(batch, logits, structure, result)
         return result
 
-    def _choose(self, batch: Batch, logits: torch.Tensor, result: StepResult) -> None:
+    def _choose(
+        self, batch: Batch, logits: torch.Tensor, structure: Structure, result: StepResult
+    ) -> None:
         """Choose and append a token for every sampled request; `logits` are changed in place."""
         states = batch.sampled
         peaks, tokens = _peaks(logits)
-        failed = {i: NOT_FINITE for i, peak in enumerate(peaks) if not math.isfinite(peak)}
+        failed = {i: f"{NO_WAY_ON}: {why}" for i, why in structure.errors.items()}
+        failed |= {i: NOT_FINITE for i, peak in enumerate(peaks) if not math.isfinite(peak)}
         result.num_not_finite += len(failed)
         asked = [
             i
@@ -80,15 +87,20 @@ class ModelRunner:
             if state.params.logprobs is not None and i not in failed
         ]
         raw = logits[asked] if asked else None
+        if raw is not None:
+            structure.restrict(raw, asked)
         ruled = [
             (i, state.rules)
             for i, state in enumerate(states)
             if state.rules is not None and i not in failed
         ]
-        if ruled:
+        changed = [i for i in {i for i, _ in ruled}.union(structure.rows) if i not in failed]
+        if changed:
+            before = structure.keep(logits, [i for i, _ in ruled])
             apply_rules(logits, ruled)
-            rows = [row for row, _ in ruled]
-            for row, peak, token in zip(rows, *_peaks(logits[rows]), strict=True):
+            structure.restrict(logits)
+            structure.lift_bans(logits, before)
+            for row, peak, token in zip(changed, *_peaks(logits[changed]), strict=True):
                 tokens[row] = token
                 if not math.isfinite(peak):
                     failed[row] = NOTHING_LEFT
@@ -101,8 +113,7 @@ class ModelRunner:
             if i in failed:
                 result.failed[state.request_id] = failed[i]
             elif state.request_id not in result.failed:
-                self._requests.append(state, tokens[i])
-                result.tokens[state.request_id] = [tokens[i]]
+                result.tokens[state.request_id] = self._requests.append(state, tokens[i])
         if raw is not None:
             _report(raw, [states[i] for i in asked], [tokens[i] for i in asked], result)
 
@@ -143,9 +154,17 @@ def _report(
     token_ids: Sequence[int],
     result: StepResult,
 ) -> None:
-    """Add the log-probabilities of the chosen tokens, except for requests that failed."""
+    """Add the log-probabilities of the chosen tokens and of those forced after them.
+
+    Requests that failed have none. Under a grammar, what it does not allow is not listed.
+    """
     counts = [state.params.logprobs or 0 for state in states]
     entries = token_logprobs(raw, token_ids, counts)
-    for state, entry in zip(states, entries, strict=True):
-        if state.request_id in result.tokens:
-            result.logprobs[state.request_id] = [entry]
+    for state, count, entry in zip(states, counts, entries, strict=True):
+        chosen = result.tokens.get(state.request_id)
+        if chosen is None:
+            continue
+        if state.matcher is not None:
+            entry = without_banned(entry)
+        forced = [certain(token_id, count) for token_id in chosen[1:]]
+        result.logprobs[state.request_id] = [entry, *forced]
