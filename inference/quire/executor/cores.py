@@ -44,11 +44,11 @@ def _granted(root: Path) -> float:
         group = base / path.lstrip("/")
         for folder in (group, *group.parents):
             if controllers:
-                quota = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+                limits = [_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")]
             else:
-                quota = (*_read(folder / "cpu.max").split(), "", "")[:2]
-            if quota[0].isdigit() and quota[1].isdigit():
-                least = min(least, int(quota[0]) / int(quota[1]))
+                limits = _read(folder / "cpu.max").split()
+            if len(limits) == 2 and all(limit.isdigit() for limit in limits):
+                least = min(least, int(limits[0]) / int(limits[1]))
             if folder == base:
                 break
     return least
