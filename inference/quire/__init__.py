@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from quire.hub import bundled_model
     from quire.outputs import CompletionOutput, Logprob, RequestOutput
     from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
+    from quire.structured_outputs import StructuredOutputsParams
 
 __version__ = "0.1.0"
 
@@ -38,6 +39,7 @@ _EXPORTS = {
     "SamplingParams": "quire.sampling_params",
     "BeamSearchParams": "quire.sampling_params",
     "RequestOutputKind": "quire.sampling_params",
+    "StructuredOutputsParams": "quire.structured_outputs",
     "RequestOutput": "quire.outputs",
     "CompletionOutput": "quire.outputs",
     "Logprob": "quire.outputs",
@@ -59,6 +61,7 @@ __all__ = [
     "RequestOutput",
     "RequestOutputKind",
     "SamplingParams",
+    "StructuredOutputsParams",
     "TextPrompt",
     "TokensPrompt",
     "bundled_model",

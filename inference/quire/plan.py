@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from quire.request import FinishReason
+from quire.request import FinishReason, Grammar
 from quire.sampling_params import SamplingParams
 
 
@@ -27,6 +27,7 @@ class Admission:
     seed: int
     end_token_ids: tuple[int, ...]  # ends of sequence and stop ids: banned before `min_tokens`
     bad_words_ids: tuple[tuple[int, ...], ...]
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,9 @@ class StepResult:
     """What a step yielded, by request id."""
 
     step: int
-    tokens: dict[str, list[int]] = field(default_factory=dict)  # a list: speculation yields several
+    tokens: dict[str, list[int]] = field(
+        default_factory=dict
+    )  # several where a grammar forces them
     logprobs: dict[str, list[TokenLogprobs]] = field(default_factory=dict)  # parallel to `tokens`
     # For the prompt positions start + 1, start + 2, ... that the request's chunk gave logits for.
     prompt_logprobs: dict[str, list[TokenLogprobs]] = field(default_factory=dict)

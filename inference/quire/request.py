@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from quire.sampling_params import SamplingParams
 
@@ -34,6 +35,13 @@ class FinishReason(str, enum.Enum):
         return self.value
 
 
+class Grammar(Protocol):
+    """A compiled grammar as all but its maker and the runner see it: something to hand on."""
+
+    def matcher(self) -> Any:
+        """A new place at its beginning, for one sequence."""
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """One sequence to be generated; a caller's request with n > 1 is n of these.
@@ -48,6 +56,7 @@ class Request:
         arrival_time: seconds on the engine's clock.
         priority: lower runs earlier, under the `priority` policy.
         cache_salt: prefix-cache blocks are shared only between requests of the same salt.
+        grammar: what the output must follow; it says where the sequence may end.
     """
 
     id: str
@@ -59,6 +68,7 @@ class Request:
     arrival_time: float = 0.0
     priority: int = 0
     cache_salt: str | None = None
+    grammar: Grammar | None = None
 
     token_ids: list[int] = field(init=False)  # prompt, then what was generated
     num_computed: int = field(init=False, default=0)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from quire.errors import InvalidParamsError, UnknownParamError, suggest
+from quire.structured_outputs import StructuredOutputsParams
 
 GREEDY_BELOW = 1e-5  # temperatures under this choose the most likely token
 MIN_TEMPERATURE = 0.01  # sampled temperatures are raised to this: logits / t must stay finite
@@ -34,8 +35,13 @@ RETIRED = {
     "eos_token_id": "write stop_token_ids",
     "logits_processors": "use logit_bias, allowed_token_ids or bad_words",
     "truncate_prompt_tokens": "cut the prompt's token ids before the call",
-    "guided_decoding": "structured output is not part of this release",
-    "structured_outputs": "structured output is not part of this release",
+    "guided_decoding": "write structured_outputs=StructuredOutputsParams(...)",
+    "guided_json": "write structured_outputs=StructuredOutputsParams(json=...)",
+    "guided_regex": "write structured_outputs=StructuredOutputsParams(regex=...)",
+    "guided_choice": "write structured_outputs=StructuredOutputsParams(choice=...)",
+    "guided_grammar": "write structured_outputs=StructuredOutputsParams(grammar=...)",
+    "guided_json_object": "write structured_outputs=StructuredOutputsParams(json_object=True)",
+    "structural_tag": "write structured_outputs=StructuredOutputsParams(structural_tag=...)",
     "flat_logprobs": "logprobs are dicts, one for each position",
     "logprob_token_ids": "logprobs=k returns the k most likely tokens; max_logprobs=-1 allows all",
     "prompt_logprob_start": "prompt_logprobs are of the whole prompt",
@@ -83,6 +89,7 @@ class SamplingParams:
         logit_bias: token id -> number in [-100, 100] (clamped) added to its logit.
         allowed_token_ids: only these may be generated.
         bad_words: words that may not be generated.
+        structured_outputs: a shape that the text must have; log-probabilities are then of what it allows.
         detokenize: make text; without it only ids are returned.
         skip_special_tokens: leave special tokens out of the text.
         spaces_between_special_tokens: put spaces between special tokens (slow tokenizers).
@@ -113,6 +120,7 @@ class SamplingParams:
     logit_bias: dict[int, float] | None = None
     allowed_token_ids: list[int] | None = None
     bad_words: list[str] | None = None
+    structured_outputs: StructuredOutputsParams | None = None
     detokenize: bool = True
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
@@ -188,6 +196,7 @@ class SamplingParams:
         self._check_distribution()
         self._check_ends()
         self._check_token_choices()
+        self._check_structure()
 
     def _check_counts(self) -> None:
         _check_int("n", self.n, 1, MAX_N)
@@ -260,6 +269,23 @@ class SamplingParams:
         if len(words) > MAX_BAD_WORDS:
             raise InvalidParamsError(
                 f"at most {MAX_BAD_WORDS} bad_words, got {len(words)}", param="bad_words"
+            )
+
+    def _check_structure(self) -> None:
+        if self.structured_outputs is None:
+            return
+        if not isinstance(self.structured_outputs, StructuredOutputsParams):
+            raise InvalidParamsError(
+                "structured_outputs must be a StructuredOutputsParams, for instance "
+                "StructuredOutputsParams(json=schema), got "
+                f"{type(self.structured_outputs).__name__}",
+                param="structured_outputs",
+            )
+        if self.ignore_eos:
+            raise InvalidParamsError(
+                "ignore_eos does not go with structured_outputs: where the structure is complete, "
+                "nothing but the end of the sequence is left",
+                param="ignore_eos",
             )
 
     def __repr__(self) -> str:

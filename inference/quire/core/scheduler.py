@@ -314,11 +314,12 @@ class Scheduler:
         """Whether, and why, the request ends with the token just appended."""
         params = request.params
         num_output_tokens = request.num_output_tokens
-        if num_output_tokens >= params.min_tokens:
-            if token_id in request.eos_token_ids:
-                return FinishReason.STOP, None
-            if params.stop_token_ids and token_id in params.stop_token_ids:
-                return FinishReason.STOP, token_id
+        # A grammar that allows nothing but the end outranks `min_tokens`; else the runner bans ends.
+        at_end = token_id in request.eos_token_ids
+        if at_end and (request.grammar is not None or num_output_tokens >= params.min_tokens):
+            return FinishReason.STOP, None
+        if num_output_tokens >= params.min_tokens and token_id in (params.stop_token_ids or ()):
+            return FinishReason.STOP, token_id
         if (
             num_output_tokens == params.max_tokens
             or request.num_tokens >= self.config.max_model_len
@@ -392,4 +393,5 @@ def _admission(request: Request) -> Admission:
             sorted(request.eos_token_ids.union(request.params.stop_token_ids or ()))
         ),
         bad_words_ids=request.bad_words_ids,
+        grammar=request.grammar,
     )

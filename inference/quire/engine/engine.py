@@ -23,6 +23,7 @@ from quire.config import EngineConfig
 from quire.core.scheduler import Scheduler
 from quire.engine.admission import check_params, check_submission, resolve_params
 from quire.engine.backlog import Backlog
+from quire.engine.grammars import Grammars
 from quire.engine.health import FAILING_AFTER, STUCK_AFTER, Health
 from quire.engine.load import Load
 from quire.engine.loop import EngineLoop, sequence_ids
@@ -77,6 +78,7 @@ class Engine:
         self.eos_token_ids = executor.facts.eos_token_ids
         if self.tokenizer is not None and self.tokenizer.eos_token_id is not None:
             self.eos_token_ids |= {self.tokenizer.eos_token_id}
+        self.grammars = Grammars(self.tokenizer, self.vocab_size, self.eos_token_ids)
         self._ids = itertools.count()
         self._seeds = random.Random(self.config.seed)
         self._seeding = threading.Lock()
@@ -196,7 +198,8 @@ class Engine:
             trace_headers: W3C trace context of the caller, for listeners (`RequestRecord`).
 
         Raises:
-            InvalidParamsError: priority, id or timeout are of a wrong type or out of range.
+            InvalidParamsError: priority, id or timeout are of a wrong type or out of range; or
+                `structured_outputs` cannot be enforced. What only compiling shows, the stream raises.
             RequestError: the id belongs to a request that still runs.
             QueueFullError: `bounded`, and `max_waiting_requests` or `max_waiting_tokens` are reached.
             EngineDrainingError: the engine is being stopped.
@@ -204,6 +207,8 @@ class Engine:
         """
         self._thread.check_process()
         check_submission(priority, request_id, timeout)
+        shape = params.structured_outputs
+        grammar = None if shape is None else self.grammars.compile(shape)
         now = self._clock()
         state = RequestState(
             request_id or f"request-{next(self._ids)}",
@@ -219,7 +224,7 @@ class Engine:
         )
         salt = prompt.cache_salt if cache_salt is None else cache_salt
         requests = self._make_requests(state, prompt.token_ids, salt, priority)
-        return self._thread.submit(state, requests, bounded=bounded)
+        return self._thread.submit(state, requests, bounded=bounded, grammar=grammar)
 
     def _make_requests(
         self, state: RequestState, token_ids: list[int], cache_salt: str | None, priority: int
@@ -329,6 +334,7 @@ class Engine:
         """Abort what runs, end the thread and free the model; waiting callers get EngineClosedError."""
         self._thread.close()
         self._listeners.close()
+        self.grammars.close()
         atexit.unregister(self.close)
 
     def __enter__(self) -> Engine:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,6 +23,7 @@ from quire.engine.output import RequestState
 from quire.engine.records import Listeners
 from quire.errors import EngineClosedError, EngineDeadError, QuireError, RequestFailedError
 from quire.executor.base import Executor
+from quire.grammar import CompiledGrammar
 from quire.plan import Progress
 from quire.request import FinishReason, Request, RequestStatus
 
@@ -93,12 +95,35 @@ class EngineLoop:
 
     def admit(self, state: RequestState, requests: list[Request]) -> None:
         """Take a request in, with its n sequences."""
+        self.hold(state, requests)
+        for request in requests:
+            self.scheduler.add(request)
+
+    def hold(self, state: RequestState, requests: list[Request]) -> None:
+        """Take a request in whose grammar is being compiled; `release` lets it go on."""
         self.states[state.request_id] = state
         if state.deadline is not None:
             self._next_deadline = min(self._next_deadline, state.deadline)
         for index, request in enumerate(requests):
             self.sequences[request.id] = _Sequence(state, index, request)
-            self.scheduler.add(request)
+
+    def release(
+        self, state: RequestState, requests: list[Request], grammar: Future[CompiledGrammar]
+    ) -> None:
+        """Let a request that was held go on, or end it if its grammar cannot be had."""
+        if self.states.get(state.request_id) is not state:  # it has ended meanwhile
+            return
+        error = grammar.exception()
+        if error is None:
+            for request in requests:
+                request.grammar = grammar.result()
+                self.scheduler.add(request)
+            return
+        for request in requests:
+            del self.sequences[request.id]
+            self._backlog.leave(request.num_prompt_tokens)
+        state.fail(partial(_anew, error))
+        self._forget(state)
 
     def abort(self, request_id: str) -> None:
         """End a request with finish_reason "abort", if it is in."""
@@ -290,6 +315,13 @@ class _Sequence:
             max_tokens=state.params.max_tokens,
             seconds=now - state.metrics.arrival_time,
         )
+
+
+def _anew(error: BaseException) -> QuireError:
+    """The error for one caller more: raising one object in many threads would mix tracebacks."""
+    if isinstance(error, QuireError):
+        return type(error)(error.message, param=error.param)
+    return RequestFailedError(f"{type(error).__name__}: {error}")
 
 
 def sequence_ids(state: RequestState) -> list[str]:

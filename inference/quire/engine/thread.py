@@ -20,6 +20,7 @@ from quire.engine.backlog import Backlog
 from quire.engine.loop import EngineLoop
 from quire.engine.output import RequestState, RequestStream
 from quire.errors import EngineClosedError, EngineDeadError, EngineDrainingError, RequestError
+from quire.grammar import CompiledGrammar
 from quire.request import Request
 
 ABORTS_WITHIN = 5.0  # seconds that `drain` waits for aborts; an engine that hangs holds up nobody
@@ -60,9 +61,14 @@ class EngineThread:
     # ------------------------------------------------------------------ callers' side
 
     def submit(
-        self, state: RequestState, requests: list[Request], *, bounded: bool
+        self,
+        state: RequestState,
+        requests: list[Request],
+        *,
+        bounded: bool,
+        grammar: Future[CompiledGrammar] | None = None,
     ) -> RequestStream:
-        """Queue a request; see `Engine.submit`."""
+        """Queue a request; see `Engine.submit`. It is held back until its `grammar` is there."""
         sequences, tokens = len(requests), sum(request.num_tokens for request in requests)
         with self._lock:
             self._check_alive()
@@ -87,9 +93,20 @@ class EngineThread:
                 self._busy_since = now
             self._active.add(state.request_id)
             self._backlog.enter(sequences, tokens)
-            self._inbox.append(lambda: self._loop.admit(state, requests))
+            if grammar is None:
+                self._inbox.append(lambda: self._loop.admit(state, requests))
+            else:
+                self._inbox.append(lambda: self._loop.hold(state, requests))
+                grammar.add_done_callback(
+                    lambda done: self._send(lambda: self._loop.release(state, requests, done))
+                )
             self._wake.notify()
         return stream
+
+    def _send(self, command: Callable[[], None]) -> None:
+        with self._lock:
+            self._inbox.append(command)
+            self._wake.notify()
 
     def abort(self, request_id: str) -> None:
         """End a request with finish_reason "abort"; unknown ids are ignored."""

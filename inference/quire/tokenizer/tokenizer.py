@@ -64,6 +64,10 @@ class Tokenizer:
         )
         return cls(hf, chat_template=chat_template)
 
+    def to_json(self) -> str:
+        """The tokenizer as the text of a `tokenizer.json`; empty for one that is not all in Rust."""
+        return "" if self._backend is None else str(self._backend.to_str())
+
     @property
     def is_fast(self) -> bool:
         return bool(self.hf.is_fast)

@@ -1,0 +1,134 @@
+"""A grammar that is ready, and the place where one sequence stands in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quire.grammar.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+Words = NDArray[np.int32]
+
+
+class CompiledGrammar:
+    """A grammar over one vocabulary. Sequences share it; each has a matcher of its own.
+
+    Args:
+        source: the grammar in the library's notation.
+        vocabulary: of the model.
+        start: the library's matcher at the grammar's beginning; never moved.
+    """
+
+    def __init__(self, source: str, vocabulary: Vocabulary, start: LLMatcher) -> None:
+        self.source = source
+        self.vocabulary = vocabulary
+        self._start = start
+
+    def matcher(self) -> Matcher:
+        """A matcher at the grammar's beginning."""
+        return Matcher(self._start.deep_copy(), self.vocabulary)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        from quire.grammar.compiler import compile_source  # which makes these
+
+        return compile_source, (self.source, self.vocabulary)
+
+
+class Matcher:
+    """Where one sequence stands in its grammar.
+
+    After a token that the grammar does not allow, or when the grammar proves too costly to follow, it is
+    of no more use: `error` says why, its masks are empty and it accepts nothing.
+    """
+
+    def __init__(
+        self, matcher: LLMatcher, vocabulary: Vocabulary, is_finished: bool = False
+    ) -> None:
+        self._matcher = matcher
+        self._vocabulary = vocabulary
+        self._is_finished = is_finished
+
+    @property
+    def vocab_size(self) -> int:
+        return self._vocabulary.vocab_size
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the sequence has ended: its end was accepted."""
+        return self._is_finished
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the text so far is whole, so that the sequence may end here."""
+        return self._is_finished or self._matcher.is_accepting()
+
+    @property
+    def error(self) -> str:
+        """Why it can go no further; empty while it can."""
+        return self._matcher.get_error().partition("\n")[0] if self._matcher.is_error() else ""
+
+    def accept(self, token_id: int) -> bool:
+        """Go on by a token; False if it is not allowed here."""
+        if self._is_finished or self._matcher.is_error():
+            return False
+        if token_id in self._vocabulary.eos_token_ids:
+            self._is_finished = self._matcher.is_accepting()
+            return self._is_finished
+        return self._matcher.consume_token(token_id)
+
+    def fill_mask(self, row: Words) -> None:
+        """Write which tokens may come next.
+
+        Args:
+            row: int32, [vocabulary / 32], contiguous; bit i % 32 of word i // 32 is token i.
+        """
+        if self._is_finished or self._matcher.is_error():
+            row.fill(0)
+        elif self._matcher.is_stopped():
+            _allow_only(row, self._vocabulary.eos_token_ids[0])
+        else:
+            self._matcher.unsafe_compute_mask_ptr(row.ctypes.data, row.nbytes)
+
+    def forced_tokens(self) -> list[int]:
+        """The tokens that must come next, as the tokenizer writes them; empty where there is a choice.
+
+        The end of the sequence is among them where nothing else is left. More may follow behind them.
+        """
+        if self._is_finished or self._matcher.is_error():
+            return []
+        if self._matcher.is_stopped():
+            return [self._vocabulary.eos_token_ids[0]]
+        return self._matcher.compute_ff_tokens()
+
+    def rollback(self, num_tokens: int) -> None:
+        """Take back the last `num_tokens` that were accepted."""
+        if num_tokens and self._is_finished:
+            self._is_finished = False
+            num_tokens -= 1
+        if num_tokens:
+            taken_back = self._matcher.rollback(num_tokens)
+            assert taken_back, "more than was accepted, or after an error"
+
+    def copy(self) -> Matcher:
+        """One at the same place, which goes its own way from here."""
+        return Matcher(self._matcher.deep_copy(), self._vocabulary, self._is_finished)
+
+
+def fill_masks(matchers: Sequence[Matcher]) -> Words:
+    """What each of the matchers allows next: int32, [matchers, vocabulary / 32]."""
+    assert matchers, "a mask of nothing"
+    masks = np.empty((len(matchers), -(-matchers[0].vocab_size // 32)), np.int32)
+    for matcher, row in zip(matchers, masks, strict=True):
+        matcher.fill_mask(row)
+    return masks
+
+
+def _allow_only(row: Words, token_id: int) -> None:
+    row.fill(0)
+    row.view(np.uint32)[token_id // 32] = 1 << token_id % 32

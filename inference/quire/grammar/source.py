@@ -1,0 +1,86 @@
+"""From the shape that is asked for to the library's notation, after all that can be checked beforehand."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from quire.errors import InvalidParamsError
+from quire.grammar.schema import check_schema, with_fixed_form
+from quire.grammar.tags import tags_source
+from quire.grammar.vocabulary import Vocabulary
+from quire.structured_outputs import StructuredOutputsParams
+
+MAX_BYTES = 256 << 10  # of what is asked for
+
+
+def grammar_source(params: StructuredOutputsParams, vocabulary: Vocabulary) -> str:
+    """The grammar in the library's notation.
+
+    Raises:
+        InvalidParamsError: it is too large, or holds what cannot be enforced.
+    """
+    kind = params.kind
+    value = getattr(params, kind)
+    if kind in ("json", "json_object"):
+        schema = {"type": "object"} if kind == "json_object" else value
+        return _json(check_schema(schema), params.whitespace_pattern)
+    text = value if isinstance(value, str) else json.dumps(value)
+    if len(text) > MAX_BYTES:
+        raise InvalidParamsError(
+            f"structured_outputs.{kind} has {len(text)} bytes, and at most {MAX_BYTES} are allowed",
+            param=f"structured_outputs.{kind}",
+        )
+    if kind == "structural_tag":
+        return _lark(tags_source(value, vocabulary))
+    if kind == "regex":
+        return json.dumps({"grammars": [{"lark_grammar": f"start: /{_lark_regex(value)}/"}]})
+    if kind == "choice":
+        return _lark("start: " + " | ".join(json.dumps(one, ensure_ascii=False) for one in value))
+    return _lark(_grammar(value))
+
+
+def _json(schema: dict[str, Any], whitespace_pattern: str | None) -> str:
+    if whitespace_pattern is None:
+        schema = with_fixed_form(schema)
+    else:
+        form = {"whitespace_flexible": True, "whitespace_pattern": whitespace_pattern}
+        schema = {**schema, "x-guidance": form}
+    return json.dumps({"grammars": [{"json_schema": schema}]})
+
+
+def _lark(text: str) -> str:
+    return json.dumps({"grammars": [{"lark_grammar": text}]})
+
+
+def _lark_regex(pattern: str) -> str:
+    from llguidance import regex_to_lark
+
+    return regex_to_lark(pattern, "")
+
+
+def _grammar(text: str) -> str:
+    """A user's grammar in Lark's notation; the schemas within it are checked as others are."""
+    from llguidance.gbnf_to_lark import any_to_lark
+
+    try:
+        lark = any_to_lark(text)
+    except Exception as error:  # it has errors of its own, and those of a parser written in a hurry
+        raise InvalidParamsError(
+            f"structured_outputs.grammar cannot be read as GBNF: {error}",
+            param="structured_outputs.grammar",
+        ) from None
+    head, *parts = lark.split("%json")
+    checked = [head]
+    for part in parts:
+        start = len(part) - len(part.lstrip())
+        try:
+            schema, end = json.JSONDecoder().raw_decode(part, start)
+        except (ValueError, RecursionError) as error:
+            raise InvalidParamsError(
+                f"structured_outputs.grammar: %json must be followed by a schema: {error}",
+                param="structured_outputs.grammar",
+            ) from None
+        schema = check_schema(schema, "structured_outputs.grammar")
+        checked.append(f" {json.dumps(with_fixed_form(schema))}{part[end:]}")
+    return "%json".join(checked)
