@@ -21,6 +21,38 @@ class Logprob:
 
 
 @dataclass(slots=True)
+class ToolCall:
+    """A call that the model asks for, or a piece of it in a stream of deltas.
+
+    Args:
+        id: that the call's result is to name.
+        name: of the function; empty in pieces after the first.
+        arguments: JSON text, as the model wrote it; of an answer that was cut short, a part of one.
+        index: number of the call in its message, from 0.
+    """
+
+    id: str
+    name: str = ""
+    arguments: str = ""
+    index: int = 0
+
+
+@dataclass(slots=True)
+class Message:
+    """An answer of the assistant's, so far or whole; in a stream of deltas what is new of it.
+
+    Args:
+        content: what is said; None where nothing is.
+        reasoning: what was thought before, where the model shows it.
+        tool_calls: calls that the model asks for.
+    """
+
+    content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[ToolCall] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class CompletionOutput:
     """One generated sequence, so far or whole.
 
@@ -33,6 +65,7 @@ class CompletionOutput:
         finish_reason: "stop", "length", "abort", "error", "timeout"; None while it runs.
         stop_reason: the stop string or stop token id that ended it; None for the end of sequence.
         error: what went wrong, where finish_reason is "error".
+        message: of a chat, the text read as a message; None for plain completions.
     """
 
     index: int
@@ -43,6 +76,7 @@ class CompletionOutput:
     finish_reason: str | None = None
     stop_reason: int | str | None = None
     error: str | None = None
+    message: Message | None = None
 
     def finished(self) -> bool:
         return self.finish_reason is not None

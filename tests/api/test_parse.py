@@ -227,8 +227,9 @@ def test_chat_fields_that_contradict_each_other() -> None:
 
 def test_items_of_responses_that_are_refused() -> None:
     for item in (
-        {"type": "function_call_output", "call_id": "c", "output": "x"},
-        {"type": "reasoning", "summary": []},
+        {"type": "custom_tool_call_output", "call_id": "c", "output": "x"},
+        {"type": "function_call", "name": "f", "arguments": "{}"},
+        {"type": "item_reference", "id": "msg_1"},
         {"role": "user", "content": [{"type": "input_image", "image_url": "x"}]},
         {"role": "user", "content": [{"type": "input_text"}]},
     ):

@@ -20,6 +20,7 @@ from quire.api.generation import Generation
 from quire.api.protocol.chat import TemplateFields
 from quire.api.protocol.fields import CallFields
 from quire.api.token_names import TokenNames
+from quire.engine.chat import Chat, prepare_chat
 from quire.engine.engine import Engine
 from quire.engine.output import RequestStream
 from quire.engine.prompts import ParsedPrompt
@@ -101,27 +102,32 @@ class Backend:
         """Do what blocks, in one of a few threads."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
-    def parse_chat(
-        self, messages: list[dict[str, Any]], template: Mapping[str, Any], field: str
-    ) -> ParsedPrompt:
-        """A conversation as a prompt.
+    def prepare_chat(
+        self,
+        messages: list[dict[str, Any]],
+        params: SamplingParams | None,
+        options: Mapping[str, Any],
+        field: str,
+    ) -> Chat:
+        """A conversation as a prompt, with parameters that hold its answer to what is asked for.
 
         Args:
-            template: keyword arguments of `Engine.parse_chat`.
+            options: keyword arguments of `engine.chat.prepare_chat`.
             field: what the request calls its messages.
 
         Raises:
+            InvalidParamsError: tools or structure are wrong.
             InvalidPromptError, PromptTooLongError: naming that field.
         """
         try:
-            return self.engine.parse_chat(messages, **template)
+            return prepare_chat(self.engine, messages, params, **options)
         except RequestError as error:
             if error.param == "prompt":  # the engine's name for what the template made
                 raise type(error)(error.message, param=field) from None
             raise
 
     def template_arguments(self, request: TemplateFields) -> dict[str, Any]:
-        """Keyword arguments of `Engine.parse_chat` that a request asks for.
+        """Keyword arguments of `engine.chat.prepare_chat` that a request's template fields ask for.
 
         Raises:
             InvalidParamsError: a template of its own, which it may not bring, or which is none.
@@ -141,15 +147,22 @@ class Backend:
         continues = bool(request.continue_final_message)
         begins = request.add_generation_prompt
         return {
+            "tools": [tool.for_template() for tool in request.tools or ()] or None,
             "chat_template": template,
             "add_generation_prompt": not continues if begins is None else begins,
             "continue_final_message": continues,
             "chat_template_kwargs": self.template_kwargs(request.chat_template_kwargs),
         }
 
-    def template_kwargs(self, asked: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        """Variables for the chat template: the request's over the operator's."""
-        return {**(self.options.default_chat_template_kwargs or {}), **(asked or {})} or None
+    def template_kwargs(
+        self, asked: Mapping[str, Any] | None, effort: str | None = None
+    ) -> dict[str, Any] | None:
+        """Variables for the chat template: the request's over its effort's and the operator's."""
+        reasoning: dict[str, Any] = {} if effort is None else {"reasoning_effort": effort}
+        if effort == "none":
+            reasoning["enable_thinking"] = False
+        defaults = self.options.default_chat_template_kwargs or {}
+        return {**defaults, **reasoning, **(asked or {})} or None
 
     def answer_id(self, prefix: str, request: CallFields, call: Call) -> str:
         """The answer's id: `chatcmpl-` and the label that the client or the server chose."""
@@ -163,12 +176,14 @@ class Backend:
         params: SamplingParams,
         request: CallFields,
         call: Call,
+        chat: Chat | None = None,
     ) -> Generation:
         """Queue one engine request for each prompt, all or none.
 
         Args:
             answer_id: begins the engine's ids, which are this, "#" and something unique.
             params: from `Engine.resolve`.
+            chat: that the one prompt is of; its outputs are read as messages then.
 
         Raises:
             InvalidParamsError: a priority where the engine knows none.
@@ -202,6 +217,8 @@ class Backend:
             for stream in streams:
                 stream.close()
             raise
+        if chat is not None:
+            streams[0].read = chat.reader(params.output_kind)
         return Generation(streams, [len(prompt.token_ids) for prompt in prompts])
 
 

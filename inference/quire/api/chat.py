@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 from quire.api.answers import AnswerHead, StreamUsage, prompt_fields, token_fields
@@ -12,7 +12,9 @@ from quire.api.cache_report import chat_report
 from quire.api.calls import Call, Event, Events, Reply, Stream
 from quire.api.generation import Generation
 from quire.api.logprobs import LogprobShapes, num_entries
+from quire.api.messages import finish_reason, message_deltas, message_of, whole_message
 from quire.api.protocol.chat import ChatCompletionRequest
+from quire.api.protocol.tools import NamedTool
 from quire.api.sampling import sampling_params, sampling_warnings, to_end_of_context
 from quire.api.usage import Usage
 from quire.outputs import CompletionOutput, RequestOutput
@@ -27,15 +29,17 @@ async def create(backend: Backend, request: ChatCompletionRequest, call: Call) -
         QueueFullError, EngineDrainingError, EngineDeadError, RequestFailedError: it could be, but is not.
     """
     model = backend.model_name(request.model)
-    params = _params(backend, request)
-    template = backend.template_arguments(request)
+    options = _options(backend, request)
     messages = [message.for_template() for message in request.messages]
-    prompt = await backend.do(
-        lambda: backend.parse_chat(messages, template, "messages"), _size(request)
+    chat = await backend.do(
+        lambda: backend.prepare_chat(messages, _params(backend, request), options, "messages"),
+        _size(request),
     )
+    kind = RequestOutputKind.DELTA if request.stream else RequestOutputKind.FINAL_ONLY
+    params = backend.engine.resolve(chat.params, kind)
     answer_id = backend.answer_id("chatcmpl", request, call)
-    report = await chat_report(backend, request, call, prompt, messages)
-    generation = backend.submit(answer_id, [prompt], params, request, call)
+    report = await chat_report(backend, request, call, chat.prompt, messages)
+    generation = backend.submit(answer_id, [chat.prompt], params, request, call, chat)
     shapes = LogprobShapes(
         backend.token_names, params.logprobs or 0, bool(request.return_tokens_as_token_ids)
     )
@@ -67,14 +71,25 @@ def _params(backend: Backend, request: ChatCompletionRequest) -> SamplingParams:
         prompt_logprobs=request.prompt_logprobs,
     )
     asked = request.max_completion_tokens or request.max_tokens
-    params = to_end_of_context(params, asked, backend.engine.facts.generation_defaults)
-    kind = RequestOutputKind.DELTA if request.stream else RequestOutputKind.FINAL_ONLY
-    return backend.engine.resolve(params, kind)
+    return to_end_of_context(params, asked, backend.engine.facts.generation_defaults)
+
+
+def _options(backend: Backend, request: ChatCompletionRequest) -> dict[str, Any]:
+    """Keyword arguments of `engine.chat.prepare_chat`."""
+    choice = request.tool_choice
+    return {
+        **backend.template_arguments(request),
+        "tool_choice": choice.model_dump() if isinstance(choice, NamedTool) else choice,
+        "parallel_tool_calls": request.parallel_tool_calls is not False,
+        "chat_template_kwargs": backend.template_kwargs(
+            request.chat_template_kwargs, request.reasoning_effort
+        ),
+    }
 
 
 def _size(request: ChatCompletionRequest) -> int:
     """About how many characters there are to render; what the request adds to the template is long."""
-    if request.chat_template is not None or request.chat_template_kwargs:
+    if request.chat_template is not None or request.chat_template_kwargs or request.tools:
         return 1 << 20
     return sum(message.size for message in request.messages)
 
@@ -82,18 +97,19 @@ def _size(request: ChatCompletionRequest) -> int:
 def _choice(
     request: ChatCompletionRequest, shapes: LogprobShapes, one: CompletionOutput
 ) -> dict[str, Any]:
+    message = message_of(one)
     return {
         "index": one.index,
-        "message": {"role": "assistant", "content": one.text, "refusal": None},
+        "message": whole_message(message, with_reasoning=request.include_reasoning is not False),
         "logprobs": None if one.logprobs is None else shapes.chat(one.logprobs),
-        "finish_reason": one.finish_reason,
+        "finish_reason": finish_reason(one, bool(message.tool_calls)),
         "stop_reason": one.stop_reason,
         **token_fields(request, one.token_ids),
     }
 
 
 class _Chunks:
-    """The chunks of one streamed answer: for each choice its role, its text, its end."""
+    """The chunks of one streamed answer: for each choice its role, what it says, its end."""
 
     def __init__(
         self,
@@ -108,7 +124,8 @@ class _Chunks:
         self._shapes = shapes
         self._usage = StreamUsage(request, usage)
         self._report = report
-        self._begun: set[int] = set()  # choices whose role was sent
+        self._begun: set[int] = set()  # choices whose role was sent,
+        self._called: set[int] = set()  # and those with calls
 
     async def events(self, generation: Generation) -> AsyncGenerator[Event, None]:
         async with contextlib.aclosing(generation.outputs()) as outputs:
@@ -117,12 +134,8 @@ class _Chunks:
                 for one in output.outputs:
                     if one.index not in self._begun:
                         yield self._begin(one.index, output)
-                    if (
-                        one.text
-                        or one.logprobs
-                        or (self._request.return_token_ids and one.token_ids)
-                    ):
-                        yield self._text(one)
+                    for event in self._said(one):
+                        yield event
                     if one.finish_reason is not None:
                         yield self._end(one)
         if self._usage.wanted:
@@ -133,13 +146,24 @@ class _Chunks:
         self._begun.add(index)
         return self._event(index, {"role": "assistant", "content": ""}, **first)
 
-    def _text(self, one: CompletionOutput) -> Event:
+    def _said(self, one: CompletionOutput) -> Iterator[Event]:
+        """What is new; the tokens are with the first of its pieces."""
+        message = message_of(one)
+        if message.tool_calls:
+            self._called.add(one.index)
+        shown = self._request.include_reasoning is not False
+        deltas = list(message_deltas(message, with_reasoning=shown))
+        tokens = token_fields(self._request, one.token_ids) if one.token_ids else {}
+        if not deltas and (one.logprobs or tokens):
+            deltas = [{"content": ""}]
         logprobs = self._shapes.chat(one.logprobs) if one.logprobs else None
-        tokens = token_fields(self._request, one.token_ids)
-        return self._event(one.index, {"content": one.text}, {"logprobs": logprobs, **tokens})
+        for number, delta in enumerate(deltas):
+            first = {"logprobs": logprobs, **tokens} if number == 0 else None
+            yield self._event(one.index, delta, first)
 
     def _end(self, one: CompletionOutput) -> Event:
-        end = {"finish_reason": one.finish_reason, "stop_reason": one.stop_reason}
+        reason = finish_reason(one, one.index in self._called)
+        end = {"finish_reason": reason, "stop_reason": one.stop_reason}
         return self._event(one.index, {}, end)
 
     def _event(

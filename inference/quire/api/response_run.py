@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 from quire.api.calls import Event
 from quire.api.errors import error_body
 from quire.api.generation import Generation
 from quire.api.logprobs import LogprobShapes
+from quire.api.messages import message_of
 from quire.api.protocol.responses import ResponsesRequest
+from quire.api.protocol.tools import NamedResponseTool, ResponseTool
+from quire.api.response_items import ResponseItems, Told, as_turn
 from quire.api.usage import Usage
 from quire.errors import QuireError
 from quire.outputs import CompletionOutput
@@ -50,7 +54,7 @@ class ResponseRun:
         tenant: str | None,
         model: str,
         params: SamplingParams,
-        conversation: list[dict[str, str]],
+        conversation: list[dict[str, Any]],
         generation: Generation,
         logprobs: LogprobShapes | None,
     ) -> None:
@@ -58,7 +62,7 @@ class ResponseRun:
         self.tenant = tenant
         self.conversation = conversation
         self.ended = False
-        self._message_id = f"msg_{secrets.token_hex(16)}"
+        self._items = ResponseItems()
         self._generation = generation
         self._logprobs = logprobs
         self._number = 0  # of the next event
@@ -69,7 +73,7 @@ class ResponseRun:
     @property
     def size(self) -> int:
         """Bytes that keeping it takes, about."""
-        text = sum(len(message["content"]) for message in self.conversation)
+        text = sum(len(json.dumps(message)) for message in self.conversation)
         return BODY_SIZE + text + LOGPROB_SIZE * self._num_logprobs
 
     def cancel(self) -> None:
@@ -95,7 +99,10 @@ class ResponseRun:
             raise
         usage = Usage.of(self._generation.num_prompt_tokens, [output])
         [one] = output.outputs
-        self._end(one, one.text, self._shown(one), usage)
+        for _ in self._said(one):
+            pass
+        for _ in self._end(one, usage):
+            pass
 
     async def finish_in_background(self) -> None:
         """As `finish`, for nobody: an error is in the body alone."""
@@ -108,86 +115,57 @@ class ResponseRun:
         self.ended = True
 
     async def events(self) -> AsyncGenerator[Event, None]:
-        """The official sequence: the response, its one message, the message's one text, and their ends."""
+        """The official sequence: the response, its items with their pieces, and all their ends."""
         yield self._event("response.created", response=dict(self.body))
         yield self._event("response.in_progress", response=dict(self.body))
-        yield self._event(
-            "response.output_item.added", output_index=0, item=self._message("in_progress", [])
-        )
-        yield self._event("response.content_part.added", **self._place(), part=_text("", []))
         usage = Usage(self._generation.num_prompt_tokens)
-        texts: list[str] = []
-        logprobs: list[dict[str, Any]] = []
         last: CompletionOutput | None = None
         try:
             async with contextlib.aclosing(self._generation.outputs()) as outputs:
                 async for _, output in outputs:
                     usage.add(0, output)
-                    for one in output.outputs:
-                        last, new = one, self._shown(one)
-                        texts.append(one.text)
-                        logprobs += new
-                        if one.text or new:
-                            yield self._event(
-                                "response.output_text.delta",
-                                **self._place(),
-                                delta=one.text,
-                                logprobs=new,
-                            )
+                    for last in output.outputs:
+                        for kind, fields in self._said(last):
+                            yield self._event(kind, **fields)
         except Exception as error:
             self._fail(error)
             yield self._event("response.failed", response=self.body)
             return
         assert last is not None, "a stream ends with an output"
-        text = "".join(texts)
-        self._end(last, text, logprobs, usage)
-        [message] = self.body["output"]
-        yield self._event(
-            "response.output_text.done", **self._place(), text=text, logprobs=logprobs
-        )
-        yield self._event("response.content_part.done", **self._place(), part=message["content"][0])
-        yield self._event("response.output_item.done", output_index=0, item=message)
+        for kind, fields in self._end(last, usage):
+            yield self._event(kind, **fields)
         kind = "completed" if self.body["status"] == "completed" else "incomplete"
         yield self._event(f"response.{kind}", response=self.body)
+
+    def _said(self, one: CompletionOutput) -> Iterator[Told]:
+        """What is new of the answer."""
+        logprobs = self._shown(one)
+        self._num_logprobs += sum(1 + len(token["top_logprobs"]) for token in logprobs)
+        return self._items.add(message_of(one), logprobs)
 
     def _shown(self, one: CompletionOutput) -> list[dict[str, Any]]:
         if self._logprobs is None or not one.logprobs:
             return []
         return self._logprobs.response(one.logprobs)
 
-    def _place(self) -> dict[str, Any]:
-        return {"item_id": self._message_id, "output_index": 0, "content_index": 0}
-
     def _event(self, kind: str, **fields: Any) -> Event:
         number, self._number = self._number, self._number + 1
         return Event({"type": kind, "sequence_number": number, **fields}, kind)
 
-    def _message(self, status: str, content: list[dict[str, Any]]) -> dict[str, Any]:
-        return {
-            "type": "message",
-            "id": self._message_id,
-            "status": status,
-            "role": "assistant",
-            "content": content,
-        }
-
-    def _end(
-        self, one: CompletionOutput, text: str, logprobs: list[dict[str, Any]], usage: Usage
-    ) -> None:
-        """Make the body final."""
-        self._num_logprobs = sum(1 + len(token["top_logprobs"]) for token in logprobs)
+    def _end(self, one: CompletionOutput, usage: Usage) -> Iterator[Told]:
+        """Make the body final, and tell the ends of its items."""
         reason = one.finish_reason or "abort"
         status = "cancelled" if self._cancelled else _STATUS.get(reason, "cancelled")
         why = None if status != "incomplete" else {"reason": _INCOMPLETE[reason]}
-        item_status = "completed" if status == "completed" else "incomplete"
+        yield from self._items.end("completed" if status == "completed" else "incomplete")
         self.body |= {
             "status": status,
             "completed_at": int(time.time()) if status == "completed" else None,
             "incomplete_details": why,
-            "output": [self._message(item_status, [_text(text, logprobs)])],
+            "output": self._items.items,
             "usage": usage.for_responses(),
         }
-        self.conversation = [*self.conversation, {"role": "assistant", "content": text}]
+        self.conversation = [*self.conversation, as_turn(self._items.items)]
         self.ended = True
 
     def _fail(self, error: Exception) -> None:
@@ -196,10 +174,6 @@ class ResponseRun:
         message = error_body(error)[1]["error"]["message"]
         self.body |= {"status": "failed", "error": {"code": "server_error", "message": message}}
         self.ended = True
-
-
-def _text(text: str, logprobs: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
 
 
 def _body(
@@ -220,17 +194,35 @@ def _body(
         "metadata": request.metadata or {},
         "model": model,
         "output": [],
-        "parallel_tool_calls": True,
+        "parallel_tool_calls": request.parallel_tool_calls is not False,
         "previous_response_id": request.previous_response_id,
-        "reasoning": {"effort": None, "summary": None},
+        "reasoning": _reasoning(request),
         "store": request.store is not False,
         "temperature": params.temperature,
         "text": {"format": {"type": "text"}},
-        "tool_choice": "auto",
-        "tools": [],
+        "tool_choice": _tool_choice(request),
+        "tools": [_tool(tool) for tool in request.tools or ()],
         "top_logprobs": request.top_logprobs or 0,
         "top_p": params.top_p,
         "truncation": "disabled",
         "usage": None,
         "user": request.user,
     }
+
+
+def _reasoning(request: ResponsesRequest) -> dict[str, Any]:
+    asked = request.reasoning
+    return {
+        "effort": asked and asked.effort,
+        "summary": asked and asked.summary,
+    }
+
+
+def _tool_choice(request: ResponsesRequest) -> Any:
+    choice = request.tool_choice
+    return choice.model_dump() if isinstance(choice, NamedResponseTool) else choice or "auto"
+
+
+def _tool(tool: ResponseTool) -> dict[str, Any]:
+    """As OpenAI returns it, with what was left out as null."""
+    return {**tool.model_dump(), "strict": bool(tool.strict)}

@@ -10,6 +10,7 @@ from quire.api.cache_report import chat_report
 from quire.api.calls import Call, Events, Reply, Stream
 from quire.api.logprobs import LogprobShapes
 from quire.api.protocol.responses import ResponsesRequest
+from quire.api.protocol.tools import NamedResponseTool
 from quire.api.response_run import ResponseRun
 from quire.api.response_store import ResponseStore
 from quire.api.sampling import sampling_params, sampling_warnings, to_end_of_context
@@ -40,21 +41,22 @@ class Responses:
         """
         backend = self._backend
         model = backend.model_name(request.model)
-        params = self._params(request)
         conversation = [*self._before(request, call), *request.messages]
         system = request.instructions
         messages: list[dict[str, Any]] = [*conversation]
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
-        template = {"chat_template_kwargs": backend.template_kwargs(request.chat_template_kwargs)}
+        options = self._options(request)
         size = sum(len(message["content"]) for message in messages)
-        prompt = await backend.do(
-            lambda: backend.parse_chat(messages, template, "input"),
-            size if not request.chat_template_kwargs else 1 << 20,
+        chat = await backend.do(
+            lambda: backend.prepare_chat(messages, self._params(request), options, "input"),
+            1 << 20 if request.chat_template_kwargs or request.tools else size,
         )
-        report = await chat_report(backend, request, call, prompt, messages)
+        kind = RequestOutputKind.DELTA if request.stream else RequestOutputKind.FINAL_ONLY
+        params = backend.engine.resolve(chat.params, kind)
+        report = await chat_report(backend, request, call, chat.prompt, messages)
         label = backend.answer_id("resp", request, call)
-        generation = backend.submit(label, [prompt], params, request, call)
+        generation = backend.submit(label, [chat.prompt], params, request, call, chat)
         shapes = None
         if params.logprobs is not None:
             shapes = LogprobShapes(backend.token_names, params.logprobs)
@@ -123,7 +125,7 @@ class Responses:
         if run.id in self._store:
             self._store.put(run)
 
-    def _before(self, request: ResponsesRequest, call: Call) -> list[dict[str, str]]:
+    def _before(self, request: ResponsesRequest, call: Call) -> list[dict[str, Any]]:
         """The conversation that the request goes on from."""
         if request.previous_response_id is None:
             return []
@@ -142,8 +144,21 @@ class Responses:
             logprobs = 0
         params = sampling_params(request, logprobs=logprobs)
         engine = self._backend.engine
-        params = to_end_of_context(
+        return to_end_of_context(
             params, request.max_output_tokens, engine.facts.generation_defaults
         )
-        kind = RequestOutputKind.DELTA if request.stream else RequestOutputKind.FINAL_ONLY
-        return engine.resolve(params, kind)
+
+    def _options(self, request: ResponsesRequest) -> dict[str, Any]:
+        """Keyword arguments of `engine.chat.prepare_chat`."""
+        choice: Any = request.tool_choice
+        if isinstance(choice, NamedResponseTool):
+            choice = {"type": "function", "function": {"name": choice.name}}
+        effort = None if request.reasoning is None else request.reasoning.effort
+        return {
+            "tools": [tool.for_template() for tool in request.tools or ()] or None,
+            "tool_choice": choice,
+            "parallel_tool_calls": request.parallel_tool_calls is not False,
+            "chat_template_kwargs": self._backend.template_kwargs(
+                request.chat_template_kwargs, effort
+            ),
+        }

@@ -20,13 +20,13 @@ async def tokenize(backend: Backend, request: TokenizeRequest, call: Call) -> Re
     backend.model_name(request.model)
     tokenizer = _tokenizer(backend)
     if request.messages is not None:
-        template = backend.template_arguments(request)
+        options = backend.template_arguments(request)
         messages = [message.for_template() for message in request.messages]
-        parsed = await backend.do(
-            lambda: backend.parse_chat(messages, template, "messages"),
+        chat = await backend.do(
+            lambda: backend.prepare_chat(messages, None, options, "messages"),
             sum(message.size for message in request.messages),
         )
-        token_ids = parsed.token_ids
+        token_ids = chat.prompt.token_ids
     else:
         text = request.prompt or ""
         special = request.add_special_tokens is not False

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from quire.config import EngineConfig
+from quire.engine.chat import Chat, prepare_chat
 from quire.engine.engine import Engine
 from quire.engine.figures import Metric
 from quire.engine.prompts import ParsedPrompt
@@ -83,12 +84,17 @@ class AsyncLLM:
         request_id: str | None = None,
         *,
         priority: int = 0,
-        **template: Any,
+        **options: Any,
     ) -> AsyncGenerator[RequestOutput, None]:
-        """Answer a conversation; `template` as in `LLM.chat`, all else as in `generate`."""
-        parse: Callable[[], ParsedPrompt] = partial(self.engine.parse_chat, messages, **template)
-        parsed = await asyncio.to_thread(parse)
-        async for output in self._stream(parsed, sampling_params, request_id, priority):
+        """Answer a conversation; `options` as in `LLM.chat`, all else as in `generate`.
+
+        Each sequence has a `message` beside its text; of deltas it holds what is new.
+        """
+        prepare: Callable[[], Chat] = partial(
+            prepare_chat, self.engine, messages, sampling_params, **options
+        )
+        chat = await asyncio.to_thread(prepare)
+        async for output in self._stream(chat.prompt, chat.params, request_id, priority, chat):
             yield output
 
     async def _stream(
@@ -97,10 +103,12 @@ class AsyncLLM:
         params: SamplingParams | None,
         request_id: str | None,
         priority: int,
+        chat: Chat | None = None,
     ) -> AsyncGenerator[RequestOutput, None]:
-        stream = self.engine.submit(
-            prompt, self.engine.resolve(params), priority=priority, request_id=request_id
-        )
+        resolved = self.engine.resolve(params)
+        stream = self.engine.submit(prompt, resolved, priority=priority, request_id=request_id)
+        if chat is not None:
+            stream.read = chat.reader(resolved.output_kind)
         try:
             async for output in stream:
                 yield output

@@ -23,6 +23,7 @@ from quire.config import EngineConfig
 from quire.core.scheduler import Scheduler
 from quire.engine.admission import check_params, check_submission, resolve_params
 from quire.engine.backlog import Backlog
+from quire.engine.chat import ChatFormats
 from quire.engine.grammars import Grammars
 from quire.engine.health import FAILING_AFTER, STUCK_AFTER, Health
 from quire.engine.load import Load
@@ -79,6 +80,9 @@ class Engine:
         if self.tokenizer is not None and self.tokenizer.eos_token_id is not None:
             self.eos_token_ids |= {self.tokenizer.eos_token_id}
         self.grammars = Grammars(self.tokenizer, self.vocab_size, self.eos_token_ids)
+        self.chat_formats = ChatFormats(
+            self.config, self.tokenizer, constrains=self.grammars.available
+        )
         self._ids = itertools.count()
         self._seeds = random.Random(self.config.seed)
         self._seeding = threading.Lock()

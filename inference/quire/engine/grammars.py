@@ -30,6 +30,11 @@ class Grammars:
             ids = sorted(eos_token_ids, key=lambda token_id: (token_id != own, token_id))
             self._compiler = GrammarCompiler(Vocabulary(tokenizer.to_json(), vocab_size, ids))
 
+    @property
+    def available(self) -> bool:
+        """Whether anything can be compiled at all."""
+        return self._compiler is not None
+
     def compile(self, params: StructuredOutputsParams) -> Future[CompiledGrammar]:
         """See `GrammarCompiler.compile`.
 

@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from quire.engine.beam_search import beam_search
+from quire.engine.chat import Chat, prepare_chat
 from quire.engine.engine import Engine
 from quire.engine.figures import Metric
 from quire.engine.output import RequestStream
@@ -87,18 +88,24 @@ class LLM:
         sampling_params: Params = None,
         use_tqdm: bool | Callable[..., tqdm[Any]] = True,
         *,
-        tools: list[dict[str, Any]] | None = None,
+        tools: Sequence[Any] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
+        parallel_tool_calls: bool = True,
         chat_template: str | None = None,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         priority: int | Sequence[int] | None = None,
     ) -> list[RequestOutput]:
-        """Answer one conversation or many.
+        """Answer one conversation or many; each sequence has a `message` beside its text.
 
         Args:
             messages: `[{"role": ..., "content": ...}, ...]`, or a list of such conversations.
-            tools: in OpenAI's form, rendered into the prompt by the chat template.
+            tools: in OpenAI's form, or functions with type hints and docstrings. The arguments of calls
+                follow the tools' schemas.
+            tool_choice: "auto" (the default), "none", "required", or
+                `{"type": "function", "function": {"name": ...}}`; the last two always give a call.
+            parallel_tool_calls: whether there may be several calls in one answer.
             chat_template: a jinja template, or its file, in place of the model's.
             add_generation_prompt: end the prompt where the assistant begins.
             continue_final_message: go on with the last message instead of answering it.
@@ -106,17 +113,23 @@ class LLM:
 
         Returns, raises: as `generate`.
         """
-        template: dict[str, Any] = {
+        options: dict[str, Any] = {
             "tools": tools,
+            "tool_choice": tool_choice,
+            "parallel_tool_calls": parallel_tool_calls,
             "chat_template": chat_template,
             "add_generation_prompt": add_generation_prompt,
             "continue_final_message": continue_final_message,
             "chat_template_kwargs": chat_template_kwargs,
         }
-        parsed = _each(
-            _conversations(messages), lambda one: self.engine.parse_chat(one, **template)
+        conversations = _conversations(messages)
+        params = _one_each("sampling_params", sampling_params, len(conversations))
+        chats = _each(
+            list(zip(conversations, params, strict=True)),
+            lambda one: prepare_chat(self.engine, *one, **options),
         )
-        return self._run(parsed, sampling_params, use_tqdm, priority)
+        prompts, params = [one.prompt for one in chats], [one.params for one in chats]
+        return self._run(prompts, params, use_tqdm, priority, chats)
 
     def beam_search(self, prompts: Any, params: BeamSearchParams) -> list[BeamSearchOutput]:
         """The `beam_width` most likely completions of each prompt, best first.
@@ -146,16 +159,23 @@ class LLM:
         sampling_params: SamplingParams | None = None,
         *,
         priority: int = 0,
-        **template: Any,
+        **options: Any,
     ) -> RequestStream:
-        """Answer one conversation, piece by piece; `template` as in `chat`."""
-        return self._stream(self.engine.parse_chat(messages, **template), sampling_params, priority)
+        """Answer one conversation, piece by piece, its message too; `options` as in `chat`."""
+        chat = prepare_chat(self.engine, messages, sampling_params, **options)
+        return self._stream(chat.prompt, chat.params, priority, chat)
 
     def _stream(
-        self, prompt: ParsedPrompt, params: SamplingParams | None, priority: int
+        self,
+        prompt: ParsedPrompt,
+        params: SamplingParams | None,
+        priority: int,
+        chat: Chat | None = None,
     ) -> RequestStream:
         resolved = self.engine.resolve(params, RequestOutputKind.DELTA)
         stream = self.engine.submit(prompt, resolved, priority=priority)
+        if chat is not None:
+            stream.read = chat.reader(resolved.output_kind)
         stream.face = self
         return stream
 
@@ -195,6 +215,7 @@ class LLM:
         sampling_params: Params,
         use_tqdm: bool | Callable[..., tqdm[Any]],
         priority: int | Sequence[int] | None,
+        chats: Sequence[Chat] = (),
     ) -> list[RequestOutput]:
         count = len(prompts)
         params = _each(
@@ -211,6 +232,8 @@ class LLM:
                     prompts[index], params[index], priority=priorities[index]
                 )
                 streams.append(stream)
+                if chats:
+                    stream.read = chats[index].reader(RequestOutputKind.FINAL_ONLY)
                 stream.on_ready(lambda index=index: ready.put(index))  # type: ignore[misc]
             with _ProgressBar(count, use_tqdm) as bar:
                 while len(outputs) < count:

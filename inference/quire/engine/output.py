@@ -287,6 +287,7 @@ class RequestStream:
     def __init__(self, state: RequestState, abort: Callable[[str], None]) -> None:
         self._state = state
         self._abort = abort
+        self.read: Callable[[RequestOutput], None] | None = None  # what each output is put through
         self.face: object = None  # kept as long as the stream: without faces the engine is closed
 
     @property
@@ -306,7 +307,7 @@ class RequestStream:
         output = self._state.take()
         if output is None:
             raise StopIteration
-        return output
+        return self._passed(output)
 
     def __aiter__(self) -> RequestStream:
         return self
@@ -327,6 +328,11 @@ class RequestStream:
         output = self._state.take()
         if output is None:
             raise StopAsyncIteration
+        return self._passed(output)
+
+    def _passed(self, output: RequestOutput) -> RequestOutput:
+        if self.read is not None:
+            self.read(output)
         return output
 
     def on_ready(self, listener: Callable[[], None]) -> None:

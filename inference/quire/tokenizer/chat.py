@@ -118,9 +118,9 @@ class ChatTemplate:
                 param="continue_final_message",
             )
         conversation = [_plain_message(i, message) for i, message in enumerate(_checked(messages))]
-        schemas = _tool_schemas(tools)
+        schemas = tool_schemas(tools)
         given = self._checked_kwargs(template_kwargs)
-        template = self._choose(chat_template, schemas)
+        template = self.choose(chat_template, schemas)
         try:
             compiled = self._compiled(template)
         except TemplateError as error:
@@ -188,7 +188,7 @@ class ChatTemplate:
             )
         return before if after.startswith(" ") else before.rstrip()
 
-    def _choose(self, chat_template: str | Path | None, tools: list[Any] | None) -> str:
+    def choose(self, chat_template: str | Path | None, tools: list[Any] | None) -> str:
         """The template's text: the call's, the engine's or the model's own."""
         template = self._resolve(chat_template) or self._given
         if template is not None:
@@ -259,7 +259,12 @@ def _checked(messages: Any) -> Sequence[Any]:
     return messages
 
 
-def _tool_schemas(tools: Any) -> list[Any] | None:
+def tool_schemas(tools: Any) -> list[Any] | None:
+    """Tool descriptions in OpenAI's shape; functions are described by their hints and docstrings.
+
+    Raises:
+        InvalidPromptError: naming the one that is neither.
+    """
     if not tools:
         return None
     if isinstance(tools, (str, Mapping)) or not isinstance(tools, Sequence):

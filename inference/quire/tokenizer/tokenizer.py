@@ -206,6 +206,21 @@ class Tokenizer:
                 param="prompt",
             )
 
+    def template_text(
+        self, chat_template: str | Path | None = None, tools: list[Any] | None = None
+    ) -> str:
+        """The chat template that a conversation is rendered by.
+
+        Args:
+            chat_template: in place of the model's, as in `ChatTemplate.render`.
+            tools: whether there are any: some models have a template for them.
+
+        Raises:
+            InvalidPromptError: there is none.
+            ConfigError: `chat_template` names a file that does not exist.
+        """
+        return self._chat.choose(chat_template, tools)
+
     def render_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
         """The conversation as prompt text, special tokens written out; options of `ChatTemplate.render`.
 

@@ -8,23 +8,17 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from quire.api import limits
-from quire.api.protocol.fields import Body, ChoiceFields, LogprobCount, TemplateKwargs, refuse
+from quire.api.protocol.fields import (
+    Body,
+    ChoiceFields,
+    LogprobCount,
+    ReasoningEffort,
+    TemplateKwargs,
+    refuse,
+    refuse_kind,
+)
 from quire.api.protocol.refusals import CHAT, CONTENT_PARTS, Refusal
-from quire.errors import suggest
-
-
-def refuse_kind(
-    value: Any, known: tuple[str, ...], unsupported: Mapping[str, str], default: str | None = None
-) -> Any:
-    """Refuse an object whose `type` is not served, by its name; everything else is the model's to check."""
-    if isinstance(value, Mapping):
-        kind = value.get("type", default)
-        if isinstance(kind, str) and kind not in known:
-            shown = kind[:64]
-            if kind in unsupported:
-                raise refuse(f"of type {shown!r} is not supported: {unsupported[kind]}")
-            raise refuse(f"has the unknown type {shown!r}{suggest(shown, (*known, *unsupported))}")
-    return value
+from quire.api.protocol.tools import NamedTool, ToolCall, ToolMode, Tools
 
 
 class TextPart(Body):
@@ -61,21 +55,6 @@ Part = Annotated[
 Content = Annotated[list[Part], Field(max_length=limits.CONTENT_PARTS, fail_fast=True)] | str
 
 
-class CalledFunction(Body):
-    """A function that the assistant called in an earlier turn, its arguments as JSON text."""
-
-    name: str
-    arguments: str
-
-
-class ToolCall(Body):
-    """A call of an earlier turn."""
-
-    id: str
-    type: Literal["function"] = "function"
-    function: CalledFunction
-
-
 class ChatMessage(Body):
     """One message of a conversation."""
 
@@ -90,8 +69,10 @@ class ChatMessage(Body):
     refusal: str | None = None
     function_call: None = None
     audio: None = None
-    reasoning: None = None
-    reasoning_content: None = None
+    reasoning: str | None = None
+    """What the assistant thought before it answered; the template decides what becomes of it."""
+    reasoning_content: str | None = None
+    """The same, by an older name."""
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
     """As our own answers may have it."""
 
@@ -117,9 +98,12 @@ class ChatMessage(Body):
         if self.name is not None:
             plain["name"] = self.name
         if self.tool_calls:
-            plain["tool_calls"] = [call.model_dump() for call in self.tool_calls]
+            plain["tool_calls"] = [call.model_dump(exclude={"index"}) for call in self.tool_calls]
         if self.tool_call_id is not None:
             plain["tool_call_id"] = self.tool_call_id
+        reasoning = self.reasoning if self.reasoning is not None else self.reasoning_content
+        if reasoning is not None:
+            plain["reasoning_content"] = reasoning
         return plain
 
     @property
@@ -147,6 +131,8 @@ class TemplateFields(Body):
     """How a conversation becomes a prompt."""
 
     messages: Messages
+    tools: Tools | None = None
+    """Functions that the model may call, rendered into the prompt by the template."""
     add_generation_prompt: bool | None = None
     """End the prompt where the assistant begins; default: unless `continue_final_message`."""
     continue_final_message: bool | None = None
@@ -174,6 +160,14 @@ class ChatCompletionRequest(ChoiceFields, TemplateFields):
     """Also return the log-probability of each token."""
     top_logprobs: LogprobCount | None = None
     """And those of the k most likely ones; needs `logprobs`."""
+    tool_choice: ToolMode | NamedTool | None = None
+    """Whether tools may (`auto`, the default), must or must not be called, or which one must be."""
+    parallel_tool_calls: bool | None = None
+    """Whether there may be several calls in one answer; default: true."""
+    reasoning_effort: ReasoningEffort | None = None
+    """Given to the chat template; `none` also as `enable_thinking: false`."""
+    include_reasoning: bool | None = None
+    """Return what the model thought; default: true."""
     metadata: dict[str, str] | None = None
     """Labels of the caller's; of no effect."""
 

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from quire.api import limits
 from quire.api.protocol.refusals import COMMON, Refusal
+from quire.errors import suggest
 
 Int64 = Annotated[int, Field(ge=limits.INT64_MIN, le=limits.INT64_MAX)]
 Count = Annotated[int, Field(ge=1, le=limits.INT64_MAX)]
@@ -39,6 +40,20 @@ def refuse(reason: str, param: str = "") -> PydanticCustomError:
         param: the field at fault, where it is not the one that is being validated.
     """
     return PydanticCustomError("refused", "{reason}", {"reason": reason, "param": param})
+
+
+def refuse_kind(
+    value: Any, known: tuple[str, ...], unsupported: Mapping[str, str], default: str | None = None
+) -> Any:
+    """Refuse an object whose `type` is not served, by its name; everything else is the model's to check."""
+    if isinstance(value, Mapping):
+        kind = value.get("type", default)
+        if isinstance(kind, str) and kind not in known:
+            shown = kind[:64]
+            if kind in unsupported:
+                raise refuse(f"of type {shown!r} is not supported: {unsupported[kind]}")
+            raise refuse(f"has the unknown type {shown!r}{suggest(shown, (*known, *unsupported))}")
+    return value
 
 
 class Body(BaseModel):
@@ -167,4 +182,5 @@ class ChoiceFields(CallFields, SamplingFields):
         return self
 
 
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 TemplateKwargs = Annotated[dict[str, Any], Field(max_length=limits.TEMPLATE_KWARGS)]

@@ -84,13 +84,8 @@ COMPLETION: Mapping[str, Refusal] = {
 
 CHAT: Mapping[str, Refusal] = {
     **COMMON,
-    "tools": Refusal(_TOOLS),
-    "tool_choice": Refusal(_TOOLS, ("none", "auto")),
-    "parallel_tool_calls": Refusal(_TOOLS, (True, False)),
-    "functions": Refusal(_TOOLS),
-    "function_call": Refusal(_TOOLS, ("none", "auto")),
-    "reasoning_effort": Refusal(_REASONING, ("none",)),
-    "include_reasoning": Refusal(_REASONING, (True, False)),
+    "functions": Refusal("write tools"),
+    "function_call": Refusal("write tool_choice", ("none", "auto")),
     "modalities": Refusal("answers are text", (["text"],)),
     "audio": Refusal("answers are text"),
     "verbosity": Refusal("say in a message how long the answer should be", ("medium",)),
@@ -105,13 +100,7 @@ CHAT: Mapping[str, Refusal] = {
 
 RESPONSES: Mapping[str, Refusal] = {
     **COMMON,
-    "tools": Refusal(_TOOLS, ([],)),
-    "tool_choice": Refusal(_TOOLS, ("none", "auto")),
-    "parallel_tool_calls": Refusal(_TOOLS, (True, False)),
-    "max_tool_calls": Refusal(_TOOLS),
-    "reasoning": Refusal(
-        _REASONING, ({}, {"effort": None}, {"effort": "none"}, {"effort": None, "summary": None})
-    ),
+    "max_tool_calls": Refusal("it counts calls of hosted tools; functions are called by you"),
     "text": Refusal(
         _STRUCTURED.reason,
         (
@@ -141,12 +130,24 @@ CONTENT_PARTS: Mapping[str, str] = {
     "input_file": "put the file's text into the message",
 }
 
+# Tools other than functions.
+TOOLS: Mapping[str, str] = {
+    kind: "it runs at OpenAI's; give a function, and call it yourself"
+    for kind in (
+        "web_search",
+        "web_search_preview",
+        "file_search",
+        "code_interpreter",
+        "computer_use_preview",
+        "image_generation",
+        "mcp",
+        "local_shell",
+    )
+} | {"custom": "give a function with one parameter that is a text"}
+
 # Items of a response's input other than messages.
 INPUT_ITEMS: Mapping[str, str] = {
-    "function_call": _TOOLS,
-    "function_call_output": _TOOLS,
-    "custom_tool_call": _TOOLS,
-    "custom_tool_call_output": _TOOLS,
-    "reasoning": _REASONING,
+    "custom_tool_call": "give a function with one parameter that is a text",
+    "custom_tool_call_output": "give a function with one parameter that is a text",
     "item_reference": "write the item itself, or name the answer with previous_response_id",
 }

@@ -5,83 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from quire.api import limits
-from quire.api.protocol.chat import refuse_kind
 from quire.api.protocol.fields import (
     Body,
     CallFields,
     Count,
     LogprobCount,
     Metadata,
+    ReasoningEffort,
     SamplingFields,
     TemplateKwargs,
     refuse,
 )
-from quire.api.protocol.refusals import CONTENT_PARTS, INPUT_ITEMS, RESPONSES, Refusal
-
-_PARTS = ("input_text", "output_text", "refusal")
-
-
-class InputPart(Body):
-    """A piece of a message: text of the user's, or of an earlier answer as it was returned."""
-
-    type: Literal["input_text", "output_text", "refusal"]
-    text: str | None = None
-    refusal: str | None = None
-    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
-    logprobs: list[Any] | None = None
-
-    @model_validator(mode="after")
-    def _check_text(self) -> InputPart:
-        field = "refusal" if self.type == "refusal" else "text"
-        if getattr(self, field) is None:
-            raise refuse("is missing", field)
-        return self
-
-    @property
-    def content(self) -> str:
-        """The part's words."""
-        return self.text or self.refusal or ""
+from quire.api.protocol.refusals import RESPONSES, Refusal
+from quire.api.protocol.response_items import InputItems, as_messages
+from quire.api.protocol.tools import NamedResponseTool, ResponseTools, ToolMode
 
 
-def _part_kind(value: Any) -> Any:
-    return refuse_kind(value, _PARTS, CONTENT_PARTS)
+class ReasoningOptions(Body):
+    """How the model is to think."""
 
-
-def _item_kind(value: Any) -> Any:
-    return refuse_kind(value, ("message",), INPUT_ITEMS, "message")
-
-
-class InputMessage(Body):
-    """A message of the input; earlier answers may be given back as they came."""
-
-    type: Literal["message"] = "message"
-    role: Literal["system", "developer", "user", "assistant"]
-    content: (
-        Annotated[
-            list[Annotated[InputPart, BeforeValidator(_part_kind)]],
-            Field(max_length=limits.CONTENT_PARTS, fail_fast=True),
-        ]
-        | str
-    )
-    id: str | None = None
-    status: Literal["in_progress", "completed", "incomplete"] | None = None
-    phase: None = None
-
-    def for_template(self) -> dict[str, str]:
-        """The message in plain types, as chat templates expect it."""
-        content = self.content
-        if not isinstance(content, str):
-            content = "\n".join(part.content for part in content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": content}
-
-
-InputItems = Annotated[
-    list[Annotated[InputMessage, BeforeValidator(_item_kind)]],
-    Field(min_length=1, max_length=limits.MESSAGES, fail_fast=True),
-]
+    effort: ReasoningEffort | None = None
+    """Given to the chat template; `none` also as `enable_thinking: false`."""
+    summary: Literal["auto", "detailed", "concise"] | None = None
+    """Of no effect: the thought itself is returned."""
 
 
 class ResponseStreamOptions(Body):
@@ -97,7 +45,7 @@ class ResponsesRequest(CallFields, SamplingFields):
     refused: ClassVar[Mapping[str, Refusal]] = RESPONSES
 
     input: InputItems | str
-    """Text of the user's, or messages."""
+    """Text of the user's; or messages, calls of earlier answers and what came of them."""
     instructions: str | None = None
     """A system message before all others; not carried over by `previous_response_id`."""
     previous_response_id: Annotated[str, Field(max_length=256)] | None = None
@@ -117,6 +65,13 @@ class ResponsesRequest(CallFields, SamplingFields):
     metadata: Metadata | None = None
     """Labels of the caller's, returned with the answer."""
     stream_options: ResponseStreamOptions | None = None
+    tools: ResponseTools | None = None
+    """Functions that the model may call, rendered into the prompt by the template."""
+    tool_choice: ToolMode | NamedResponseTool | None = None
+    """Whether tools may (`auto`, the default), must or must not be called, or which one must be."""
+    parallel_tool_calls: bool | None = None
+    """Whether there may be several calls in one answer; default: true."""
+    reasoning: ReasoningOptions | None = None
     chat_template_kwargs: TemplateKwargs | None = None
     """Further variables for the chat template."""
 
@@ -131,8 +86,8 @@ class ResponsesRequest(CallFields, SamplingFields):
         return self
 
     @property
-    def messages(self) -> list[dict[str, str]]:
+    def messages(self) -> list[dict[str, Any]]:
         """The input as messages in plain types."""
         if isinstance(self.input, str):
             return [{"role": "user", "content": self.input}]
-        return [item.for_template() for item in self.input]
+        return as_messages(self.input)

@@ -19,7 +19,6 @@ class TokenizeRequest(TemplateFields):
     """The token ids of a text (`prompt`) or of a conversation (`messages`)."""
 
     refused: ClassVar[Mapping[str, Refusal]] = {
-        "tools": Refusal("tool calls are not part of this release", ([],)),
         "mm_processor_kwargs": Refusal("this release runs text models only", ({},)),
     }
 

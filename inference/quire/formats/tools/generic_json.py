@@ -1,0 +1,31 @@
+"""Any model that is shown tools and no format of its own: a bare JSON object or an array of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quire.formats.lark import Lark
+from quire.formats.tools.base import Tool, ToolFormat
+from quire.formats.tools.json_calls import JsonCallsParser, JsonLayout
+from quire.formats.tools.json_grammar import array_of, object_calls
+
+FENCE = "```"
+LAYOUT = JsonLayout(openers=(f"{FENCE}json",), closers=(FENCE,), bare=True, separators=",;")
+
+
+class GenericJson(ToolFormat):
+    """`{"name": ..., "arguments": {...}}`, bare or in a fence of Markdown."""
+
+    name = "json"
+    aliases = ("openai_json",)
+    bare = r'\s*(\[\s*)?\{\s*"name"(.|\n)*'
+
+    def recognizes(self, template: str) -> bool:
+        return "tools" in template
+
+    def parser(self, tools: Sequence[Tool]) -> JsonCallsParser:
+        return JsonCallsParser(LAYOUT, {tool.name for tool in tools})
+
+    def calls(self, lark: Lark, tools: Sequence[Tool], *, parallel: bool) -> str:
+        call = object_calls(lark, tools, "arguments")
+        return f"{call} | {array_of(call, parallel=True)}" if parallel else call

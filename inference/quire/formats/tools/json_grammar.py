@@ -1,0 +1,31 @@
+"""Grammar rules that the JSON formats share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quire.formats.lark import Lark
+from quire.formats.tools.base import Tool
+
+
+def arguments_rule(lark: Lark, tool: Tool, number: int) -> str:
+    """A rule for a tool's arguments: a JSON object under its schema."""
+    return lark.rule(f"arguments_{number}", lark.json(tool.parameters))
+
+
+def object_calls(lark: Lark, tools: Sequence[Tool], key: str) -> str:
+    """A rule for a call of one of the tools: `{"name": "f", "arguments": {...}}`.
+
+    Args:
+        key: what the format calls the arguments.
+    """
+    calls = []
+    for number, tool in enumerate(tools):
+        head = lark.literal(f'{{"name": "{tool.name}", "{key}": ')
+        calls.append(f'{head} {arguments_rule(lark, tool, number)} "}}"')
+    return lark.rule("call", " | ".join(calls))
+
+
+def array_of(call: str, *, parallel: bool) -> str:
+    """An expression for a JSON array of calls."""
+    return f'"[" {call} (", " {call})* "]"' if parallel else f'"[" {call} "]"'
