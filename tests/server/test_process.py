@@ -147,6 +147,12 @@ def test_a_unix_socket(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_connections_do_not_hold_back_small_pieces() -> None:
+    """asyncio turns Nagle's algorithm off where it knows that a socket is TCP's."""
+    with Address(ServerOptions(port=0)).bind() as listener:
+        assert listener.proto == socket.IPPROTO_TCP
+
+
 def test_a_unix_socket_that_a_killed_server_left(tmp_path: Path) -> None:
     path = tmp_path / "quire.sock"
     with socket.socket(socket.AF_UNIX) as left:

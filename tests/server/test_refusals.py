@@ -153,6 +153,12 @@ def test_what_is_no_http_1_or_a_very_long_address(live: Live, head: bytes, statu
         assert read_all(connection).startswith(f"HTTP/1.1 {status} ".encode())
 
 
+def test_later_versions_of_http_1_are_read_as_1_1(live: Live) -> None:
+    with live.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.7\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert read_all(connection).startswith(b"HTTP/1.1 200 ")
+
+
 @pytest.mark.parametrize(
     "head", [b"\x00\x01\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
              b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"]

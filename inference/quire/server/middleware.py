@@ -218,7 +218,7 @@ class Bound:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            if scope["http_version"] not in ("1.0", "1.1"):
+            if not scope["http_version"].startswith("1."):
                 raise HttpError(
                     505, "http_version_not_supported", "speak HTTP/1.1 or HTTP/1.0", headers=CLOSE
                 )
