@@ -140,7 +140,7 @@ def live_server(
 
 @contextmanager
 def _listening(app: Any, options: ServerOptions, socket_bytes: int) -> Iterator[str]:
-    listener = socket.socket()
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     if socket_bytes:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, socket_bytes)
     listener.bind(("127.0.0.1", 0))
