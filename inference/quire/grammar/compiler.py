@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from quire.errors import InvalidParamsError
-from quire.grammar.compiled import CompiledGrammar, Matcher, fill_masks
+from quire.grammar.compiled import CompiledGrammar, fill_masks
 from quire.grammar.source import grammar_source
 from quire.grammar.vocabulary import Vocabulary
 from quire.structured_outputs import StructuredOutputsParams
@@ -142,18 +142,22 @@ def compile_source(source: str, vocabulary: Vocabulary, kind: str = "grammar") -
     if start.is_error():
         raise _refusal(kind, start.get_error())
     grammar = CompiledGrammar(source, vocabulary, start)
-    _try(grammar.matcher(), kind)
+    _try(grammar, kind)
     return grammar
 
 
-def _try(matcher: Matcher, kind: str) -> None:
+def _try(grammar: CompiledGrammar, kind: str) -> None:
     """Follow a grammar for a few tokens, so that one that is too costly is refused and not begun."""
-    choice = random.Random(0)
+    matcher, choice = grammar.matcher(), random.Random(0)
+    source, markers = grammar.source, grammar.vocabulary.markers
     for step in range(TRIED_TOKENS):
         mask = fill_masks([matcher])[0].view(np.uint8)
         allowed = np.unpackbits(mask, bitorder="little").nonzero()[0]
         if matcher.error:
-            raise _refusal(kind, matcher.error)
+            # The library writes a marker where forced text reads like one, and then refuses it.
+            marker = next((text for text in markers if text in source), None)
+            hint = f"; {marker!r} is a token of the model's, and no text can be" if marker else ""
+            raise _refusal(kind, matcher.error + hint)
         if not len(allowed):
             assert step == 0 or matcher.is_finished, "a way that leads nowhere"
             if not matcher.is_finished:

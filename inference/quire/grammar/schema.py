@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
@@ -45,6 +46,7 @@ REFUSED = {
     "x-guidance": "it belongs to the compiler",
 }
 NEUTRAL = {"uniqueItems": False}  # asks for nothing
+UNWRITABLE = re.compile(r"(?<!\\)(?:\\\\)*\\u")  # in JSON's notation
 SCHEMAS = ("items", "additionalProperties")
 LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 MAPS = ("properties", "patternProperties", "$defs", "definitions")
@@ -65,13 +67,19 @@ def check_schema(schema: Any, name: str = "structured_outputs.json") -> dict[str
     return _Check(schema, name).run()
 
 
-def with_fixed_form(schema: dict[str, Any]) -> dict[str, Any]:
-    """A checked schema for the compiler, whose texts have no whitespace of choice.
+def for_compiler(schema: dict[str, Any], whitespace_pattern: str | None = None) -> dict[str, Any]:
+    """A checked schema with the options that its texts are written by.
 
-    What stands between JSON's parts is what Python's `json.dumps` writes. Free whitespace lets a model write
-    blanks without end, and leaves next to nothing that is forced.
+    Args:
+        whitespace_pattern: what may stand between JSON's parts; default: what Python's `json.dumps` writes.
+            Free whitespace lets a model write blanks without end, and leaves little that is forced.
     """
-    form = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+    # No \u...: a name written so would not be known as one of the schema's.
+    form: dict[str, Any] = {"json_allowed_escapes": '"\\bfnrt'}
+    if whitespace_pattern is None:
+        form |= {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+    else:
+        form |= {"whitespace_flexible": True, "whitespace_pattern": whitespace_pattern}
     return {**schema, "x-guidance": form}
 
 
@@ -114,6 +122,7 @@ class _Check:
             raise self._refusal("a schema must be an object or a boolean", path)
         if depth > MAX_DEPTH:
             raise self._refusal(f"schemas are nested more than {MAX_DEPTH} deep", path)
+        self._check_min_properties(schema, path)
         checked = {}
         for keyword, value in schema.items():
             here = f"{path}/{_escape(keyword)}"
@@ -137,6 +146,7 @@ class _Check:
         if keyword in MAPS:
             self._must(isinstance(value, dict), "must map names to schemas", path)
             self._count_properties(keyword, value, path)
+            self._check_writable(list(value), path)
             return {
                 name: self._schema(one, f"{path}/{_escape(name)}", depth + 1)
                 for name, one in value.items()
@@ -151,6 +161,9 @@ class _Check:
             self._must(known, f"must be of {', '.join(TYPES)}; got {value!r}", path)
         elif keyword == "enum":
             self._must(isinstance(value, list) and value, "must be a list of values", path)
+            self._check_writable(value, path)
+        elif keyword == "const":
+            self._check_writable(value, path)
         elif keyword in COUNTS:
             whole = _is_number(value) and float(value).is_integer() and value >= 0
             self._must(whole, f"must be a whole number from 0; got {value!r}", path)
@@ -160,10 +173,30 @@ class _Check:
         elif keyword == "required":
             texts = isinstance(value, list) and all(isinstance(one, str) for one in value)
             self._must(texts, "must be a list of names", path)
+            self._check_writable(value, path)
         elif keyword in TEXTS:
             self._must(isinstance(value, str), f"must be a text; got {value!r}", path)
             if keyword == "$ref":
                 self._refs.append((path, value))
+
+    def _check_min_properties(self, schema: dict[str, Any], path: str) -> None:
+        """A name may stand twice in JSON: where names are free, their number says nothing."""
+        least, required = schema.get("minProperties", 0), schema.get("required", ())
+        free = "patternProperties" in schema or schema.get("additionalProperties") is not False
+        if _is_number(least) and isinstance(required, list | tuple):
+            self._must(
+                not free or least <= len(set(required)),
+                "it needs additionalProperties false and no patternProperties, or names in required",
+                f"{path}/minProperties",
+            )
+
+    def _check_writable(self, value: Any, path: str) -> None:
+        """Control characters are written as \\u...., which texts do not have here."""
+        self._must(
+            not UNWRITABLE.search(json.dumps(value, ensure_ascii=False)),
+            "control characters other than \\b \\f \\n \\r \\t are not supported",
+            path,
+        )
 
     def _must(self, condition: object, what: str, path: str) -> None:
         if not condition:

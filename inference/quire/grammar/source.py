@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from quire.errors import InvalidParamsError
-from quire.grammar.schema import check_schema, with_fixed_form
+from quire.grammar.schema import check_schema, for_compiler
 from quire.grammar.tags import tags_source
 from quire.grammar.vocabulary import Vocabulary
 from quire.structured_outputs import StructuredOutputsParams
@@ -24,7 +23,8 @@ def grammar_source(params: StructuredOutputsParams, vocabulary: Vocabulary) -> s
     value = getattr(params, kind)
     if kind in ("json", "json_object"):
         schema = {"type": "object"} if kind == "json_object" else value
-        return _json(check_schema(schema), params.whitespace_pattern)
+        schema = for_compiler(check_schema(schema), params.whitespace_pattern)
+        return json.dumps({"grammars": [{"json_schema": schema}]})
     text = value if isinstance(value, str) else json.dumps(value)
     if len(text) > MAX_BYTES:
         raise InvalidParamsError(
@@ -34,19 +34,10 @@ def grammar_source(params: StructuredOutputsParams, vocabulary: Vocabulary) -> s
     if kind == "structural_tag":
         return _lark(tags_source(value, vocabulary))
     if kind == "regex":
-        return json.dumps({"grammars": [{"lark_grammar": f"start: /{_lark_regex(value)}/"}]})
+        return _lark(f"start: /{_lark_regex(value)}/")
     if kind == "choice":
         return _lark("start: " + " | ".join(json.dumps(one, ensure_ascii=False) for one in value))
     return _lark(_grammar(value))
-
-
-def _json(schema: dict[str, Any], whitespace_pattern: str | None) -> str:
-    if whitespace_pattern is None:
-        schema = with_fixed_form(schema)
-    else:
-        form = {"whitespace_flexible": True, "whitespace_pattern": whitespace_pattern}
-        schema = {**schema, "x-guidance": form}
-    return json.dumps({"grammars": [{"json_schema": schema}]})
 
 
 def _lark(text: str) -> str:
@@ -82,5 +73,5 @@ def _grammar(text: str) -> str:
                 param="structured_outputs.grammar",
             ) from None
         schema = check_schema(schema, "structured_outputs.grammar")
-        checked.append(f" {json.dumps(with_fixed_form(schema))}{part[end:]}")
+        checked.append(f" {json.dumps(for_compiler(schema))}{part[end:]}")
     return "%json".join(checked)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from quire.errors import InvalidParamsError
-from quire.grammar.schema import check_schema, with_fixed_form
+from quire.grammar.schema import check_schema, for_compiler
 from quire.grammar.vocabulary import Vocabulary
 
 NAME = "structured_outputs.structural_tag"
@@ -196,7 +196,7 @@ class _Writer:
 
 def _schema(value: Any, path: str) -> str:
     checked = check_schema(value, f"{NAME}: {path}/json_schema")
-    return f"%json {json.dumps(with_fixed_form(checked))}"
+    return f"%json {json.dumps(for_compiler(checked))}"
 
 
 def _regex(pattern: str) -> str:

@@ -57,12 +57,8 @@ class Vocabulary:
             if self._tokenizer is None:
                 from llguidance import LLTokenizer
 
-                parsed = json.loads(self.tokenizer_json)
-                # The library knows no added tokens that are text: it would write them and then refuse them.
-                for token in parsed.get("added_tokens") or []:
-                    token["special"] = True
                 self._tokenizer = LLTokenizer(
-                    json.dumps(parsed),
+                    self.tokenizer_json,
                     n_vocab=self.vocab_size,
                     eos_token=list(self.eos_token_ids),
                 )
