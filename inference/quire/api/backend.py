@@ -169,6 +169,21 @@ class Backend:
         label = call.request_id if call.named else request.request_id or call.request_id
         return f"{prefix}-{label}"
 
+    async def compile(self, params: SamplingParams) -> None:
+        """Wait for the grammar that is asked for: a wrong one is refused before the answer begins.
+
+        Raises:
+            InvalidParamsError: it cannot be enforced.
+        """
+        shape = params.structured_outputs
+        if shape is None:
+            return
+        compiled = await self.in_thread(lambda: self.engine.grammars.compile(shape))
+        try:
+            await asyncio.wrap_future(compiled)
+        except InvalidParamsError as error:  # the same for all who ask; each raises one of its own
+            raise InvalidParamsError(error.message, param=error.param) from None
+
     def submit(
         self,
         answer_id: str,

@@ -35,6 +35,7 @@ async def create(backend: Backend, request: CompletionRequest, call: Call) -> Re
     prompts = await backend.do(lambda: _parse(backend, request), size)
     answer_id = backend.answer_id("cmpl", request, call)
     report = await prompt_reports(backend, request, call, prompts)
+    await backend.compile(params)
     generation = backend.submit(answer_id, prompts, params, request, call)
     answer = _Answer(
         backend, request, params, prompts, AnswerHead(answer_id, "text_completion", model)
