@@ -209,7 +209,7 @@ inline Floats exp_of(Floats x) {
   p = p * r + splat(1.6666665459e-1f);
   p = p * r + splat(5.0000001201e-1f);
   p = p * (r * r) + (r + splat(1.0f));
-  const Floats scaled = (Floats)((Ints)p + (((Ints)shifted - 0x4b400000) << 23));
+  const Floats scaled = (Floats)((Words)p + (((Words)shifted - 0x4b400000) << 23));
   const Floats kept = x < splat(-87.3f) ? Floats{} : scaled;
   return x == x ? kept : x;
 }

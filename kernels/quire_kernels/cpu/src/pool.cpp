@@ -17,7 +17,7 @@ namespace quire {
 namespace {
 
 // How long a thread looks for the next operation before it sleeps: longer than the pauses within a step.
-constexpr auto kAwake = std::chrono::microseconds(300);
+constexpr auto kAwake = std::chrono::microseconds(40);
 
 inline void pause() {
 #if defined(__x86_64__)
