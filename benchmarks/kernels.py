@@ -1,10 +1,13 @@
-"""Time of each CPU operation beside the torch reference, in the same run.
+"""Each CPU operation but the linear layers (`linear.py`), beside torch's and the ceiling of the machine.
 
-    python benchmarks/kernels.py [--threads N] [--seconds S] [--only TEXT] [--dtype bfloat16]
+    python benchmarks/kernels.py [--threads N] [--seconds S] [--only attention] [--plot kernels.png]
 
 Shapes are those of Qwen2.5-0.5B (14 query heads, 2 key heads of 64) unless a name says otherwise. Each
 time is the best of many calls. Attention's rate counts the keys and values that a batch of single tokens
-reads (GB/s), or the products of prompts (GFLOP/s).
+reads (GB/s), or the products of prompts (GFLOP/s); the others' rate counts what they read and write. The
+last column is the rate's share of that ceiling: above 100 % the operands lie in a cache, which the
+ceiling's do not, and far below it either the call is too short or its time goes elsewhere, say to exp.
+The torch side is `quire_kernels.reference`, so it is what runs where there is no compiler.
 """
 
 from __future__ import annotations
@@ -17,6 +20,9 @@ from functools import partial
 from types import ModuleType
 
 import torch
+from ceiling import Ceiling
+from ceiling import measure as measure_ceiling
+from pictures import draw
 
 from quire_kernels import cpu, reference
 from quire_kernels.metadata import AttentionMetadata
@@ -137,23 +143,37 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.2, help="for each time")
     parser.add_argument("--only", default="", help="cases whose names hold this")
     parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--plot", metavar="FILE", help="draw the rates of both sides")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    ceiling = measure_ceiling(given.threads)
+    print(f"{ceiling}\n")
     print(
-        f"| operation ({given.dtype}, {given.threads} threads) | torch, us | quire, us | times | rate |"
+        f"| operation ({given.dtype}, {given.threads} threads) | torch, us | quire, us "
+        "| times | rate | of ceiling |"
     )
-    print("|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|")
     dtype = getattr(torch, given.dtype)
-    for cases in (elementwise(dtype), attention(dtype)):
-        for case in cases:
-            if given.only not in case.name:
-                continue
-            slow, fast = (best_time(case.of(part), given.seconds) for part in (reference, cpu))
-            rate = f"{case.amount / fast:.1f} G{case.unit}/s"
-            print(
-                f"| {case.name} | {slow * 1e6:.1f} | {fast * 1e6:.1f} | {slow / fast:.1f} | {rate} |",
-                flush=True,
-            )
+    panels: dict[str, dict[str, dict[str, float]]] = {}
+    for case in (*elementwise(dtype), *attention(dtype)):
+        if given.only not in case.name:
+            continue
+        slow, fast = (best_time(case.of(part), given.seconds) for part in (reference, cpu))
+        rate, top = case.amount / fast, limit(case, given.dtype, ceiling)
+        print(
+            f"| {case.name} | {slow * 1e6:.1f} | {fast * 1e6:.1f} | {slow / fast:.1f} "
+            f"| {rate:.1f} G{case.unit}/s | {100 * rate / top:.0f}% |",
+            flush=True,
+        )
+        figures = {"torch": case.amount / slow, "quire": rate, "ceiling": top}
+        panels.setdefault(f"G{case.unit}/s", {})[case.name] = figures
+    if given.plot and panels:
+        draw(given.plot, f"Kernels in {given.dtype}", panels)
+
+
+def limit(case: Case, dtype: str, ceiling: Ceiling) -> float:
+    """The ceiling of what a case's rate counts, in billions."""
+    return ceiling.bandwidth if case.unit == "B" else ceiling.of(dtype)
 
 
 if __name__ == "__main__":
