@@ -39,6 +39,7 @@ async def create(backend: Backend, request: ChatCompletionRequest, call: Call) -
     params = backend.engine.resolve(chat.params, kind)
     answer_id = backend.answer_id("chatcmpl", request, call)
     report = await chat_report(backend, request, call, chat.prompt, messages)
+    await backend.compile(params)
     generation = backend.submit(answer_id, [chat.prompt], params, request, call, chat)
     shapes = LogprobShapes(
         backend.token_names, params.logprobs or 0, bool(request.return_tokens_as_token_ids)
@@ -64,8 +65,10 @@ async def create(backend: Backend, request: ChatCompletionRequest, call: Call) -
 
 
 def _params(backend: Backend, request: ChatCompletionRequest) -> SamplingParams:
+    asked_format = request.response_format
     params = sampling_params(
         request,
+        None if asked_format is None else asked_format.structure(),
         n=request.n,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         prompt_logprobs=request.prompt_logprobs,

@@ -199,7 +199,7 @@ def _body(
         "reasoning": _reasoning(request),
         "store": request.store is not False,
         "temperature": params.temperature,
-        "text": {"format": {"type": "text"}},
+        "text": _text(request),
         "tool_choice": _tool_choice(request),
         "tools": [_tool(tool) for tool in request.tools or ()],
         "top_logprobs": request.top_logprobs or 0,
@@ -216,6 +216,13 @@ def _reasoning(request: ResponsesRequest) -> dict[str, Any]:
         "effort": asked and asked.effort,
         "summary": asked and asked.summary,
     }
+
+
+def _text(request: ResponsesRequest) -> dict[str, Any]:
+    asked = request.text and request.text.format
+    if asked is None:
+        return {"format": {"type": "text"}}
+    return {"format": asked.model_dump(by_alias=True, exclude_none=True)}
 
 
 def _tool_choice(request: ResponsesRequest) -> Any:

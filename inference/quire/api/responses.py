@@ -56,6 +56,7 @@ class Responses:
         params = backend.engine.resolve(chat.params, kind)
         report = await chat_report(backend, request, call, chat.prompt, messages)
         label = backend.answer_id("resp", request, call)
+        await backend.compile(params)
         generation = backend.submit(label, [chat.prompt], params, request, call, chat)
         shapes = None
         if params.logprobs is not None:
@@ -142,7 +143,8 @@ class Responses:
         logprobs = request.top_logprobs
         if logprobs is None and LOGPROBS in (request.include or ()):
             logprobs = 0
-        params = sampling_params(request, logprobs=logprobs)
+        structure = None if request.text is None else request.text.structure()
+        params = sampling_params(request, structure, logprobs=logprobs)
         engine = self._backend.engine
         return to_end_of_context(
             params, request.max_output_tokens, engine.facts.generation_defaults

@@ -6,21 +6,36 @@ from collections.abc import Mapping
 from typing import Any
 
 from quire.api.protocol.fields import SamplingFields
+from quire.errors import InvalidParamsError
 from quire.sampling_params import GREEDY_BELOW, MIN_TEMPERATURE, SamplingParams
+from quire.structured_outputs import StructuredOutputsParams
 
 NAMES = tuple(SamplingFields.model_fields)  # each is a field of SamplingParams
 
 
-def sampling_params(request: SamplingFields, **more: Any) -> SamplingParams:
+def sampling_params(
+    request: SamplingFields, structure: StructuredOutputsParams | None = None, **more: Any
+) -> SamplingParams:
     """Parameters with what the request sets; the rest is left to the model's defaults.
 
     Args:
+        structure: what else the request asks of the text.
         more: parameters that each endpoint has its own field for; None: not set.
 
     Raises:
         InvalidParamsError: fields that contradict each other.
     """
     given = {name: getattr(request, name) for name in NAMES} | more
+    asked = request.structured_outputs
+    if asked is not None:
+        given["structured_outputs"] = StructuredOutputsParams(**asked)
+    if structure is not None:
+        if asked is not None:
+            raise InvalidParamsError(
+                "structured_outputs and a format of the answer exclude each other: give one",
+                param="structured_outputs",
+            )
+        given["structured_outputs"] = structure
     return SamplingParams(**{name: value for name, value in given.items() if value is not None})
 
 

@@ -98,7 +98,7 @@ class ReasoningSplitter:
         kind = "reasoning" if self._step == self._think else "content"
         if self._step == self._begin and self._is_open:
             kind = "reasoning"
-        text = self._space + self._rest if kind == "content" else self._rest
+        text = self._space + self._rest if kind == "content" or self._rest else ""
         self._rest = self._space = ""
         return [Delta(kind, text)] if text else []  # type: ignore[arg-type]
 
@@ -117,8 +117,7 @@ class ReasoningSplitter:
         else:
             self._rest = self._space + stripped
             self._step = self._answer
-        if self._step == self._open_thought:
-            self._space = ""
+        self._space = ""
         return True
 
     def _open_thought(self) -> bool:

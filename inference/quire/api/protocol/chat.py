@@ -17,6 +17,7 @@ from quire.api.protocol.fields import (
     refuse,
     refuse_kind,
 )
+from quire.api.protocol.formats import ResponseFormat
 from quire.api.protocol.refusals import CHAT, CONTENT_PARTS, Refusal
 from quire.api.protocol.tools import NamedTool, ToolCall, ToolMode, Tools
 
@@ -160,6 +161,8 @@ class ChatCompletionRequest(ChoiceFields, TemplateFields):
     """Also return the log-probability of each token."""
     top_logprobs: LogprobCount | None = None
     """And those of the k most likely ones; needs `logprobs`."""
+    response_format: ResponseFormat | None = None
+    """The form of the answer's content: text, any JSON object, or JSON under a schema."""
     tool_choice: ToolMode | NamedTool | None = None
     """Whether tools may (`auto`, the default), must or must not be called, or which one must be."""
     parallel_tool_calls: bool | None = None

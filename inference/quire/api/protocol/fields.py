@@ -156,6 +156,8 @@ class SamplingFields(Body):
     ) = None
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None
+    structured_outputs: Annotated[dict[str, Any], Field(min_length=1, max_length=8)] | None = None
+    """A shape that the text must have: one of json, regex, choice, grammar, json_object, structural_tag."""
 
 
 class ChoiceFields(CallFields, SamplingFields):

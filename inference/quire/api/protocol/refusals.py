@@ -31,9 +31,6 @@ class Refusal:
         )
 
 
-_STRUCTURED = Refusal("structured output is not part of this release")
-_TOOLS = "tool calls are not part of this release"
-_REASONING = "reasoning is not part of this release"
 _OPERATOR = Refusal("it belongs to the operator of the server, not to a request")
 _HOSTED = Refusal("it is a service of OpenAI's")
 _BEAMS = "beam search is not served here; LLM.beam_search has it in-process"
@@ -44,16 +41,18 @@ COMMON: Mapping[str, Refusal] = {
     "use_beam_search": Refusal(_BEAMS, (False,)),
     "length_penalty": Refusal(_BEAMS, (1.0, 1)),
     "early_stopping": Refusal(_BEAMS, (False,)),
-    "guided_json": _STRUCTURED,
-    "guided_regex": _STRUCTURED,
-    "guided_choice": _STRUCTURED,
-    "guided_grammar": _STRUCTURED,
-    "guided_decoding_backend": _STRUCTURED,
-    "guided_whitespace_pattern": _STRUCTURED,
-    "structured_outputs": _STRUCTURED,
-    "response_format": Refusal(_STRUCTURED.reason, ({"type": "text"},)),
-    "structural_tag": _STRUCTURED,
-    "thinking_token_budget": Refusal(_REASONING, (-1,)),
+    "guided_json": Refusal('write structured_outputs: {"json": ...}'),
+    "guided_regex": Refusal('write structured_outputs: {"regex": ...}'),
+    "guided_choice": Refusal('write structured_outputs: {"choice": ...}'),
+    "guided_grammar": Refusal('write structured_outputs: {"grammar": ...}'),
+    "guided_decoding_backend": Refusal("there is one backend"),
+    "guided_whitespace_pattern": Refusal(
+        'write structured_outputs: {"json": ..., "whitespace_pattern": ...}'
+    ),
+    "structural_tag": Refusal('write structured_outputs: {"structural_tag": ...}'),
+    "thinking_token_budget": Refusal(
+        "ask for less thinking by reasoning_effort, if the model's template has it", (-1,)
+    ),
     "truncate_prompt_tokens": Refusal("cut the prompt before the call"),
     "prompt_embeds": Refusal("prompts are text or token ids"),
     "logits_processors": Refusal("use logit_bias, allowed_token_ids or bad_words"),
@@ -79,6 +78,7 @@ COMPLETION: Mapping[str, Refusal] = {
         ("",),
     ),
     "tools": Refusal("tools belong to /v1/chat/completions", ([],)),
+    "response_format": Refusal("write structured_outputs", ({"type": "text"},)),
     "messages": Refusal("messages belong to /v1/chat/completions"),
 }
 
@@ -101,15 +101,7 @@ CHAT: Mapping[str, Refusal] = {
 RESPONSES: Mapping[str, Refusal] = {
     **COMMON,
     "max_tool_calls": Refusal("it counts calls of hosted tools; functions are called by you"),
-    "text": Refusal(
-        _STRUCTURED.reason,
-        (
-            {},
-            {"format": {"type": "text"}},
-            {"verbosity": "medium"},
-            {"format": {"type": "text"}, "verbosity": "medium"},
-        ),
-    ),
+    "response_format": Refusal("write text.format"),
     "truncation": Refusal("shorten the input before the call", ("disabled",)),
     "conversation": Refusal("name the answer before with previous_response_id"),
     "prompt": Refusal("prompts are not kept; write input and instructions"),

@@ -18,6 +18,7 @@ from quire.api.protocol.fields import (
     TemplateKwargs,
     refuse,
 )
+from quire.api.protocol.formats import TextOptions
 from quire.api.protocol.refusals import RESPONSES, Refusal
 from quire.api.protocol.response_items import InputItems, as_messages
 from quire.api.protocol.tools import NamedResponseTool, ResponseTools, ToolMode
@@ -65,6 +66,8 @@ class ResponsesRequest(CallFields, SamplingFields):
     metadata: Metadata | None = None
     """Labels of the caller's, returned with the answer."""
     stream_options: ResponseStreamOptions | None = None
+    text: TextOptions | None = None
+    """The form of the answer: text, any JSON object, or JSON under a schema."""
     tools: ResponseTools | None = None
     """Functions that the model may call, rendered into the prompt by the template."""
     tool_choice: ToolMode | NamedResponseTool | None = None
