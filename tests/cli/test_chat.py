@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from quire.cli import main
+from quire.cli.chat import Chat
 from quire.errors import PromptTooLongError, RequestFailedError
+from quire.outputs import CompletionOutput, Message, RequestOutput
+from quire.sampling_params import SamplingParams
 from scripted_llm import ScriptedLLM
 
 Capture = pytest.CaptureFixture[str]
@@ -141,3 +144,19 @@ def test_a_failed_message_ends_a_pipe_but_no_conversation(
     assert quire_chat(lines=["bad", "good"]) in (1, 2)
     assert f"quire: error: {error}" in capsys.readouterr().err
     assert len(llm.asked) == 3
+
+
+def test_thoughts_are_shown_and_not_said_again(capsys: pytest.CaptureFixture[str]) -> None:
+    class Thinking(ScriptedLLM):
+        def stream_chat(
+            self, messages: list[dict[str, str]], sampling_params: SamplingParams
+        ) -> Iterator[RequestOutput]:
+            said = [Message(reasoning="Hm"), Message(reasoning="."), Message(content="Two.")]
+            for message in said:
+                one = CompletionOutput(0, "as it was written", [1], message=message)
+                yield RequestOutput("0", None, [1], outputs=[one])
+
+    chat = Chat(Thinking(), SamplingParams())
+    chat.answer("One and one?")
+    assert capsys.readouterr().out == "<think>\nHm.\n</think>\n\nTwo.\n"
+    assert chat.history[-1] == {"role": "assistant", "content": "Two."}

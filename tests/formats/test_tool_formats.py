@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-import time
+import sys
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -204,16 +205,32 @@ def test_any_text_is_read_the_same_however_it_is_split(
     assert said(read(reading(name), pieces)) == whole
 
 
+PUMPS = ["<tool_call>", '{"name": "now", "arguments": {"a": ', '[TOOL_CALLS][{"x": ', "<function=", "\n",
+         "[now(a=[", '{"arguments": {"', "\\", "<function=now><parameter=a>\n", "```json", "{"]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", sorted(BY_NAME))
-def test_time_is_linear_in_the_text(name: str) -> None:
-    """Pump strings: ten times the text takes about ten times as long, not a hundred times."""
-    opening = BY_NAME[name].opening
-    for pump in ("<tool_call>", '{"name": "now", "arguments": {"a": ', '[TOOL_CALLS][{"x": ', "<function=",
-                 "[now(a=[", "\n", '{"arguments": {"', "\\", "<function=now><parameter=a>\n", opening or "{"):  # fmt: skip # noqa: E501
-        seconds = []
-        for count in (2_000, 20_000):
-            text = opening + pump * (count // len(pump) + 1)
-            start = time.process_time()
-            read(reading(name), (text[at : at + 3] for at in range(0, len(text), 3)))
-            seconds.append(time.process_time() - start)
-        assert seconds[1] < 40 * seconds[0] + 0.2, (pump, seconds)
+def test_work_is_linear_in_the_text(name: str) -> None:
+    """Four times the text takes about four times as many calls of functions, not sixteen times."""
+    for pump in (*PUMPS, BY_NAME[name].opening or "[{"):
+        calls = []
+        for length in (3_000, 12_000):
+            text = BY_NAME[name].opening + pump * (length // len(pump))
+            calls.append(_num_calls(name, [text[at : at + 9] for at in range(0, len(text), 9)]))
+        assert calls[1] < 6 * calls[0], (pump, calls)
+
+
+def _num_calls(name: str, pieces: list[str]) -> int:
+    count = 0
+
+    def on_event(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(on_event)
+    try:
+        read(reading(name), pieces)
+    finally:
+        sys.setprofile(before)
+    return count

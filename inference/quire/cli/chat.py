@@ -19,6 +19,7 @@ from quire.cli.flags import Flags, Parser
 from quire.cli.remote import TextModel, add_endpoint_flags, open_model
 from quire.config import EngineConfig
 from quire.errors import EndpointError, RequestError, RequestFailedError, suggest
+from quire.outputs import CompletionOutput
 from quire.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Chat:
             messages = [{"role": "system", "content": self.system}, *self.history, *messages]
         else:
             messages = [*self.history, *messages]
-        text, num_tokens = "", 0
+        text, num_tokens, thinks = "", 0, False
         start = first = time.perf_counter()
         stopped = False
         try:
@@ -125,16 +126,26 @@ class Chat:
                     if not num_tokens:
                         first = time.perf_counter()
                     for part in chunk.outputs:
-                        text += part.text
+                        thought, said = _pieces(part)
+                        text += said
                         # An endpoint that gives no ids sends a token at a time.
-                        num_tokens += len(part.token_ids) or bool(part.text)
-                        print(part.text, end="", flush=True)
+                        num_tokens += len(part.token_ids) or bool(thought or said)
+                        if thought:
+                            print(
+                                "" if thinks else "<think>\n", thought, sep="", end="", flush=True
+                            )
+                            thinks = True
+                        if said:
+                            print(
+                                "\n</think>\n\n" if thinks else "", said, sep="", end="", flush=True
+                            )
+                            thinks = False
                         if part.finish_reason == "error":
                             raise RequestFailedError(f"generation failed: {part.error}")
         except KeyboardInterrupt:
             stopped = True
         finally:  # an error too begins on a line of its own
-            if text or stopped:
+            if text or thinks or stopped:
                 print(" [stopped]" if stopped else "", flush=True)
         self.history += [messages[-1], {"role": "assistant", "content": text}]
         if self.show_stats:
@@ -159,6 +170,13 @@ class Chat:
         else:
             print(f"Unknown command {name}{suggest(name, COMMANDS)}", file=sys.stderr)
         return True
+
+
+def _pieces(part: CompletionOutput) -> tuple[str, str]:
+    """What is new of the thought and of the answer; only the latter is said again in the next turn."""
+    if part.message is None:
+        return "", part.text
+    return part.message.reasoning or "", part.message.content or ""
 
 
 def _talk(chat: Chat) -> None:

@@ -22,7 +22,7 @@ from quire.errors import (
     RequestError,
     RequestFailedError,
 )
-from quire.outputs import CompletionOutput, RequestOutput
+from quire.outputs import CompletionOutput, Message, RequestOutput
 from quire.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
@@ -279,9 +279,13 @@ def _outputs(prompts: Sequence[str], count: int, answer: Any) -> list[RequestOut
 def _completion(choice: Mapping[str, Any]) -> CompletionOutput:
     delta = choice.get("delta")
     text = choice.get("text") if delta is None else delta.get("content")
+    message = None
+    if delta is not None:
+        message = Message(content=text or None, reasoning=delta.get("reasoning"))
     return CompletionOutput(
         index=choice["index"],
         text=text or "",
+        message=message,
         token_ids=list(choice.get("token_ids") or []),
         finish_reason=choice.get("finish_reason"),
         stop_reason=choice.get("stop_reason"),

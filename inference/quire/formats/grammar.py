@@ -27,7 +27,6 @@ class AnswerGrammar:
         parallel: there may be several.
         reasoning: tags of the thought.
         prompt: whose end says whether a thought is open.
-        thinking_tokens: the most that a thought may have.
     """
 
     tokens: Mapping[str, int]
@@ -37,7 +36,6 @@ class AnswerGrammar:
     parallel: bool = True
     reasoning: ReasoningFormat | None = None
     prompt: str = ""
-    thinking_tokens: int | None = None
 
     def render(self, content: str | None = None) -> str:
         """The grammar in Lark.
@@ -55,9 +53,8 @@ class AnswerGrammar:
         tags = self.reasoning
         if tags is None or tags.is_closed(self.prompt):
             return ""
-        limit = "" if self.thinking_tokens is None else f"max_tokens={self.thinking_tokens}"
         if lark.is_token(tags.end):
-            body = lark.rule(f"thought[{limit}]" if limit else "thought", f"/{ANY}/")
+            body = lark.rule("thought", f"/{ANY}/")
             thought = f"{body} {lark.literal(tags.end)}"
         else:
             thought = lark.rule("thought[lazy]", f"/{ANY}/ {lark.literal(tags.end)}")

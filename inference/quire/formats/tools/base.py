@@ -86,9 +86,14 @@ class ToolFormat(ABC):
 
 
 class ToolParser(ABC):
-    """Reads the text of one answer. What it makes of it does not depend on how the text is split."""
+    """Reads the text of one answer. What it makes of it does not depend on how the text is split.
 
-    def __init__(self) -> None:
+    Args:
+        closers: marks that are left out directly after a call.
+    """
+
+    def __init__(self, closers: Sequence[str] = ()) -> None:
+        self._closers = closers
         self._rest = ""
         self._deltas: list[Delta] = []
         self._space = ""  # at the end of the content so far
@@ -107,7 +112,8 @@ class ToolParser(ABC):
     def finish(self) -> list[Delta]:
         """The rest, at the end of the answer."""
         self._end()
-        self._content(self._rest)
+        if not (self._just_called and self._rest.strip() in self._closers):
+            self._content(self._rest)
         self._rest = ""
         if not self._just_called and self._space:
             self._deltas.append(Delta("content", self._space))
@@ -123,7 +129,19 @@ class ToolParser(ABC):
         """The text ends here, maybe within a call; what is not part of one is content."""
 
     def _to_marker(self, markers: Sequence[str]) -> str | None:
-        """Give out content up to the first of these markers; returns it, and what comes after is the rest."""
+        """Give out content up to the first of these markers; returns it, and what comes after is the rest.
+
+        A closer directly after a call is returned as well.
+        """
+        if self._just_called:
+            self._rest = self._rest.lstrip()
+            known = (*markers, *self._closers)
+            if any(len(one) > len(self._rest) and one.startswith(self._rest) for one in known):
+                return None
+            here = max((one for one in known if self._rest.startswith(one)), key=len, default=None)
+            if here is not None:
+                self._rest = self._rest[len(here) :]
+                return here
         found = first_marker(self._rest, markers)
         if found is None:
             end = len(self._rest) - held_back(self._rest, markers)

@@ -45,7 +45,7 @@ class JsonCallsParser(ToolParser):
     """
 
     def __init__(self, layout: JsonLayout, known: Collection[str]) -> None:
-        super().__init__()
+        super().__init__(layout.closers)
         self._layout = layout
         self._known = known
         self._opened = ""  # what was seen since the call's mark, it included
@@ -73,10 +73,8 @@ class JsonCallsParser(ToolParser):
         return True
 
     def _text(self) -> bool:
-        layout = self._layout
-        closers = layout.closers if self._just_called else ()
-        marker = self._to_marker((*layout.openers, *closers))
-        if marker in layout.openers:
+        marker = self._to_marker(self._layout.openers)
+        if marker in self._layout.openers:
             self._opened, self._unmarked = marker or "", False
             self._step = self._open
         return marker is not None

@@ -66,7 +66,7 @@ class PythonicParser(ToolParser):
     """Reads calls whole, one after the other: only then is it known what they say."""
 
     def __init__(self, known: Collection[str]) -> None:
-        super().__init__()
+        super().__init__((END,))
         self._known = known
         self._step = self._start
         self._item: list[str] = []  # the call that is being read
@@ -91,7 +91,7 @@ class PythonicParser(ToolParser):
         return True
 
     def _text(self) -> bool:
-        marker = self._to_marker((START, TAG, *((END,) if self._just_called else ())))
+        marker = self._to_marker((START, TAG))
         if marker in (START, TAG):
             self._step = self._start
         return marker is not None

@@ -66,7 +66,7 @@ class QwenXmlParser(ToolParser):
     """Makes JSON of the parameters as they come: text streams, other values come whole."""
 
     def __init__(self, tools: Sequence[Tool]) -> None:
-        super().__init__()
+        super().__init__((CLOSE,))
         self._tools = {tool.name: tool for tool in tools}
         self._tool: Tool | None = None
         self._opened = ""
@@ -76,8 +76,7 @@ class QwenXmlParser(ToolParser):
         self._value: list[str] = []
 
     def _text(self) -> bool:
-        closers = (CLOSE,) if self._just_called else ()
-        marker = self._to_marker((OPEN, FUNCTION, *closers))
+        marker = self._to_marker((OPEN, FUNCTION))
         if marker == OPEN:
             self._opened = OPEN
             self._step = self._open
