@@ -41,6 +41,18 @@ inline Ints dot(Ints sum, Ints weights, Ints inputs) {
 }
 #endif
 
+// a * b + c, rounded once, whatever the compiler would make of it.
+inline Floats fused(Floats a, Floats b, Floats c) {
+#if defined(__AVX512F__)
+  return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX2__) && defined(__FMA__)
+  return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+  UNROLL for (int i = 0; i < kLanes; ++i) c[i] = std::fma(a[i], b[i], c[i]);
+  return c;
+#endif
+}
+
 struct Int8Dot {
   const int8_t* x;         // [rows][groups * 32]
   const float* scales;     // [rows][groups]
@@ -127,20 +139,20 @@ void quantize_row(Kind kind, const void* x, int64_t row, int64_t inputs, int64_t
     for (int lane = 0; lane < kLanes; ++lane) bits = std::max<int32_t>(bits, most[lane]);
     const float largest = load<float>(&bits);
     const float scale = largest / 127.0f, factor = scale > 0 ? 1.0f / scale : 0.0f;
-    Ints sum{};
+    Words sum{};  // unsigned, since what NaN leaves in the bits overflows
     int32_t rounded[kGroup];
     for (int i = 0; i < kGroup; i += kLanes) {
       // Added to 1.5 * 2^23, a number is rounded to an integer, which then stands in the lowest bits.
-      const Floats shifted = load<Floats>(from + i) * splat(factor) + splat(12582912.0f);
+      const Floats shifted = fused(load<Floats>(from + i), splat(factor), splat(12582912.0f));
       const Ints value = (Ints)shifted - 0x4b400000;
-      sum += value;
+      sum += (Words)value;
       store(rounded + i, value);
     }
     for (int i = 0; i < kGroup; ++i) to[g * kGroup + i] = static_cast<int8_t>(rounded[i]);
-    int32_t total = 0;
+    uint32_t total = 0;
     for (int lane = 0; lane < kLanes; ++lane) total += sum[lane];
     scales[g] = scale;
-    offsets[g] = -kOffset * total;
+    offsets[g] = static_cast<int32_t>(-kOffset * total);
   }
 }
 

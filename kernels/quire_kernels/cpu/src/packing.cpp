@@ -109,7 +109,7 @@ extern "C" int64_t quire_pack_int8(const Pack* a) {
       const float factor = largest > 0 ? 1.0f / from_bfloat16(scale.bits) : 0.0f;
       uint8_t bytes[kGroup];
       for (int64_t i = 0; i < kGroup; ++i) {
-        const float rounded = values[i] * factor + 12582912.0f - 12582912.0f;
+        const float rounded = std::fma(values[i], factor, 12582912.0f) - 12582912.0f;  // rounded once
         bytes[i] = static_cast<uint8_t>(static_cast<int>(rounded) + kOffset);
       }
       uint8_t* to = static_cast<uint8_t*>(a->packed) + packed_at(n, begin, steps, 4);
