@@ -91,6 +91,8 @@ def test_an_end_that_may_wait_is_no_forced_one() -> None:
     matcher = _feed(walks.grammar(regex="a+"), "aa")
     assert matcher.is_complete and matcher.forced_tokens() == []
     assert eos in walks.allowed(matcher) and len(walks.allowed(matcher)) > 1
+    assert matcher.accept(eos) and matcher.is_finished
+    assert matcher.forced_tokens() == [] and not len(walks.allowed(matcher))
 
 
 def test_what_is_not_allowed_is_not_accepted() -> None:

@@ -88,23 +88,27 @@ class Matcher:
         Args:
             row: int32, [vocabulary / 32], contiguous; bit i % 32 of word i // 32 is token i.
         """
-        if self._is_finished or self._matcher.is_error():
+        self.fill_mask_at(row, row.ctypes.data)
+
+    def fill_mask_at(self, row: Words, address: int) -> None:
+        """`fill_mask`, of a row whose address is known."""
+        if not (self._is_finished or self._matcher.is_stopped()):  # an error stops it too
+            self._matcher.unsafe_compute_mask_ptr(address, row.nbytes)
+        elif self._is_finished or self._matcher.is_error():
             row.fill(0)
-        elif self._matcher.is_stopped():
-            _allow_only(row, self._vocabulary.eos_token_ids[0])
         else:
-            self._matcher.unsafe_compute_mask_ptr(row.ctypes.data, row.nbytes)
+            _allow_only(row, self._vocabulary.eos_token_ids[0])
 
     def forced_tokens(self) -> list[int]:
         """The tokens that must come next, as the tokenizer writes them; empty where there is a choice.
 
         The end of the sequence is among them where nothing else is left. More may follow behind them.
         """
+        if not (self._is_finished or self._matcher.is_stopped()):
+            return self._matcher.compute_ff_tokens()
         if self._is_finished or self._matcher.is_error():
             return []
-        if self._matcher.is_stopped():
-            return [self._vocabulary.eos_token_ids[0]]
-        return self._matcher.compute_ff_tokens()
+        return [self._vocabulary.eos_token_ids[0]]
 
     def rollback(self, num_tokens: int) -> None:
         """Take back the last `num_tokens` that were accepted."""
@@ -124,8 +128,9 @@ def fill_masks(matchers: Sequence[Matcher]) -> Words:
     """What each of the matchers allows next: int32, [matchers, vocabulary / 32]."""
     assert matchers, "a mask of nothing"
     masks = np.empty((len(matchers), -(-matchers[0].vocab_size // 32)), np.int32)
-    for matcher, row in zip(matchers, masks, strict=True):
-        matcher.fill_mask(row)
+    address, stride = masks.ctypes.data, masks.strides[0]
+    for i, matcher in enumerate(matchers):
+        matcher.fill_mask_at(masks[i], address + i * stride)
     return masks
 
 

@@ -94,13 +94,18 @@ class ModelRunner:
             for i, state in enumerate(states)
             if state.rules is not None and i not in failed
         ]
-        changed = [i for i in {i for i, _ in ruled}.union(structure.rows) if i not in failed]
+        changed = sorted({i for i, _ in ruled}.union(structure.rows) - failed.keys())
         if changed:
-            before = structure.keep(logits, [i for i, _ in ruled])
-            apply_rules(logits, ruled)
+            both = structure.among([i for i, _ in ruled])
+            before = logits[both] if both else None
+            if ruled:
+                apply_rules(logits, ruled)
             structure.restrict(logits)
-            structure.lift_bans(logits, before)
-            for row, peak, token in zip(changed, *_peaks(logits[changed]), strict=True):
+            if before is not None:
+                structure.lift_bans(logits, both, before)
+            whole = len(changed) == len(states)
+            peaks, chosen = _peaks(logits if whole else logits[changed])
+            for row, peak, token in zip(changed, peaks, chosen, strict=True):
                 tokens[row] = token
                 if not math.isfinite(peak):
                     failed[row] = NOTHING_LEFT

@@ -8,8 +8,9 @@ what a grammar is made of.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from quire.grammar import fill_masks
@@ -61,24 +62,35 @@ class Structure:
             targets, sources = torch.tensor(pairs, device=self._device).T
             logits[targets] = logits[targets].masked_fill_(banned[sources], -math.inf)
 
-    def keep(self, logits: torch.Tensor, ruled: Sequence[int]) -> dict[int, torch.Tensor]:
-        """Copies of the constrained ones among the rows that rules are going to change."""
-        return {row: logits[row].clone() for row in ruled if row in self.rows}
+    def among(self, rows: Sequence[int]) -> list[int]:
+        """Those of the batch's rows that are constrained."""
+        own = set(self.rows)
+        return [row for row in rows if row in own]
 
-    def lift_bans(self, logits: torch.Tensor, before: Mapping[int, torch.Tensor]) -> None:
-        """Where rules left nothing that the grammar allows, go back to what was `before` them."""
-        for row, kept in before.items():
-            if logits[row].max() == -math.inf:
-                logits[row] = kept
-                self.restrict(logits[row : row + 1], [row])
+    def lift_bans(self, logits: torch.Tensor, rows: Sequence[int], before: torch.Tensor) -> None:
+        """Where rules left nothing that the grammar allows, go back to what was there before them.
+
+        Args:
+            logits: float32, [rows, vocabulary], restricted; changed in place.
+            rows: that rules changed.
+            before: float32, [len(rows), vocabulary], the same rows before the rules.
+        """
+        empty = (logits[rows].amax(dim=1) == -math.inf).nonzero()[:, 0].tolist()
+        if empty:
+            lifted = [rows[i] for i in empty]
+            kept = before[empty]
+            self.restrict(kept, lifted)
+            logits[lifted] = kept
 
     def _banned_in(self, vocab_size: int) -> torch.Tensor:
-        """bool, [constrained rows, vocab_size]; tokens beyond the grammar's vocabulary are banned."""
+        """bool, [constrained rows, vocab_size]."""
         if self._banned is None:
-            packed = torch.from_numpy(self._words.view("uint8")).to(self._device)
-            bits = torch.arange(8, dtype=torch.uint8, device=self._device)
-            allowed = (packed[:, :, None] >> bits & 1).flatten(1)[:, :vocab_size]
-            self._banned = torch.nn.functional.pad(
-                allowed == 0, (0, vocab_size - allowed.shape[1]), value=True
-            )
+            packed = ~self._words.view(np.uint8)
+            if self._device.type == "cpu":
+                bits = np.unpackbits(packed, axis=1, count=vocab_size, bitorder="little")
+                self._banned = torch.from_numpy(bits.view(np.bool_))
+            else:  # an eighth of it travels
+                place = torch.arange(8, dtype=torch.uint8, device=self._device)
+                moved = torch.from_numpy(packed).to(self._device)
+                self._banned = (moved[:, :, None] >> place & 1).flatten(1)[:, :vocab_size].bool()
         return self._banned
