@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -14,8 +15,10 @@ import pytest
 from quire import LLM, SamplingParams
 from quire.errors import EngineClosedError, InvalidParamsError, QuireError
 from quire.grammar import CompiledGrammar
+from quire.hub import bundled_model
 from quire.runner import batch
 from quire.structured_outputs import StructuredOutputsParams
+from tiny_models import make_checkpoint
 
 PERSON: dict[str, Any] = {
     "type": "object",
@@ -243,3 +246,12 @@ def test_what_does_not_go_with_it() -> None:
         pytest.raises(InvalidParamsError, match="skip_tokenizer_init"),
     ):
         blind.generate({"prompt_token_ids": [5, 6]}, params(choice=["a"]), use_tqdm=False)
+
+
+def test_a_model_of_random_weights_cannot_help_but_be_valid(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path, "llama", vocab_size=2816)
+    with LLM(model=str(folder), tokenizer=str(bundled_model())) as wild:
+        asked = params(temperature=1.5, n=8, seed=1)
+        for completion in wild.generate(PROMPTS[0], asked, use_tqdm=False)[0].outputs:
+            assert completion.finish_reason == "stop"
+            jsonschema.validate(json.loads(completion.text), PERSON)
