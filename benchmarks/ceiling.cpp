@@ -18,17 +18,19 @@
 #if defined(__AVX512F__)
 #include <immintrin.h>
 constexpr int kBytes = 64;
+constexpr int kInFlight = 16;  // results that do not wait for each other; with two operands, in registers
 #elif defined(__AVX2__)
 constexpr int kBytes = 32;
+constexpr int kInFlight = 12;
 #else
 constexpr int kBytes = 16;
+constexpr int kInFlight = 12;
 #endif
 
 typedef int64_t Longs __attribute__((vector_size(kBytes)));
 typedef float Floats __attribute__((vector_size(kBytes)));
 
 constexpr int kPasses = 40;   // the best counts
-constexpr int kInFlight = 10;  // results that do not wait for each other; with two operands, in registers
 constexpr int64_t kSteps = 1 << 21;
 
 std::atomic<int64_t> sink;  // keeps the compiler from leaving work out
@@ -76,7 +78,7 @@ double products(int threads, int64_t each, Value start, const Step& step) {
     Value results[kInFlight];
     for (Value& result : results) result = start;
     for (int64_t i = 0; i < kSteps; ++i) {
-#pragma GCC unroll 10
+#pragma GCC unroll 16
       for (int j = 0; j < kInFlight; ++j) results[j] = step(results[j]);
     }
     for (const Value& result : results) sink += reinterpret_cast<const int32_t&>(result);

@@ -299,6 +299,9 @@ def run(job: Job) -> Result:
 
 def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    sys.path.remove(
+        str(Path(__file__).parent)
+    )  # an engine's `import kernels` is not for `kernels.py`
     result = run(Job(**json.load(sys.stdin)))
     print("\n" + json.dumps(dataclasses.asdict(result)), flush=True)
 
