@@ -18,14 +18,12 @@
 #if defined(__AVX512F__)
 #include <immintrin.h>
 constexpr int kBytes = 64;
-constexpr int kInFlight = 16;  // results that do not wait for each other; with two operands, in registers
 #elif defined(__AVX2__)
 constexpr int kBytes = 32;
-constexpr int kInFlight = 12;
 #else
 constexpr int kBytes = 16;
-constexpr int kInFlight = 12;
 #endif
+constexpr int kInFlight = 12;  // results that do not wait for each other; with two operands, in registers
 
 typedef int64_t Longs __attribute__((vector_size(kBytes)));
 typedef float Floats __attribute__((vector_size(kBytes)));

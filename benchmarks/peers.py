@@ -164,13 +164,20 @@ def measure(
     return results
 
 
+def _environment(job: Job) -> dict[str, str]:
+    """Threads by the usual variable; vLLM divides the cores itself, and the variable spoils that."""
+    if job.engine == "vllm":
+        return {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    return {**os.environ, "OMP_NUM_THREADS": str(job.threads)}
+
+
 def run_turn(python: str, job: Job, timeout: float) -> Result | None:
     """One engine's turn in a process of its own; None where that fails, which is told."""
     try:
         done = subprocess.run(
             [python, str(Path(__file__).with_name("engines.py"))],
             input=json.dumps(dataclasses.asdict(job)),
-            env={**os.environ, "OMP_NUM_THREADS": str(job.threads)},
+            env=_environment(job),
             capture_output=True,
             text=True,
             timeout=timeout,
