@@ -136,7 +136,8 @@ class _Answer:
                     choice = self._choice(prompt, output, one)
                     if begins and self._request.return_token_ids:
                         choice["prompt_token_ids"] = output.prompt_token_ids
-                    if choice["text"] or choice["logprobs"] or one.finish_reason or begins:
+                    worth = choice["text"] or choice["logprobs"] or choice.get("token_ids")
+                    if worth or one.finish_reason or begins:
                         yield Event(self._head.with_choices([choice], **usage.on_chunk(), **report))
                         report = {}
         if usage.wanted:
