@@ -134,10 +134,10 @@ async def test_logprobs_in_a_stream_are_those_of_the_whole() -> None:
 async def test_token_ids_in_a_stream_are_those_of_the_whole() -> None:
     """Also those of tokens that are a part of a character, and so have no text yet."""
     fields: dict[str, Any] = {"prompt": "He", "return_token_ids": True, "max_tokens": 100}
-    async with service(GERMAN) as made:
+    async with service("漢字と仮名") as made:
         whole = await complete(made, **fields)
     pace = Pace()
-    async with service(GERMAN, pace=pace) as made:
+    async with service("漢字と仮名", pace=pace) as made:
         chunks = await stream_completion(made, pace, **fields)
     streamed = [token for chunk in chunks for token in chunk["choices"][0]["token_ids"]]
     assert streamed == whole["choices"][0]["token_ids"]
