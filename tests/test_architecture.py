@@ -100,7 +100,11 @@ def test_every_error_has_an_answer_for_http() -> None:
         assert cls.__module__ == errors.__name__, f"{cls} is defined outside of errors.py"
         assert 400 <= cls.status < 600
         assert re.fullmatch(r"[a-z_]+", cls.code)
-        types = {400: "invalid_request_error", 404: "invalid_request_error", 429: "rate_limit_error"}
+        types = {
+            400: "invalid_request_error",
+            404: "invalid_request_error",
+            429: "rate_limit_error",
+        }
         assert cls.type == types.get(cls.status, "server_error")
         error = cls("what to do", param="field")
         assert (str(error), error.message, error.param) == ("what to do", "what to do", "field")

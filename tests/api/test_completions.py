@@ -85,7 +85,7 @@ async def test_pieces_are_the_whole_text(echo: bool, prompt: Any, extra: dict[st
         chunks = await stream_completion(made, pace, **fields)
     expected = {choice["index"]: choice["text"] for choice in whole["choices"]}
     assert texts(chunks) == expected
-    assert len(chunks) >= 5
+    assert len(chunks) >= 2  # how many tokens share one depends on who was faster
     assert "\ufffd" not in "".join(expected.values())
 
 

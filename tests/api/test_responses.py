@@ -57,7 +57,7 @@ async def test_a_stream_is_openais() -> None:
     assert [event.name for event in events] == [event.type for event in parsed]
     assert [event.sequence_number for event in parsed] == list(range(len(parsed)))
     deltas = [event for event in parsed if event.type == "response.output_text.delta"]
-    assert len(deltas) > 5
+    assert len(deltas) > 1
     assert [event.type for event in parsed if event not in deltas] == [
         "response.created",
         "response.in_progress",
