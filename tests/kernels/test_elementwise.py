@@ -168,6 +168,20 @@ def test_peaks_of_rows_that_are_not_finite(ops):
     assert ids.tolist() == [40, 7, 0, 98]
 
 
+@pytest.mark.parametrize("half", [1, 7, 32])
+def test_angles_of_positions(ops, half):
+    positions = torch.tensor([0, 1, 5, 4097, 131071])
+    frequencies = 1e4 ** -(torch.arange(half) / half)
+    cosines, sines = ops.rotary_angles(positions, frequencies, 1.5).chunk(2, dim=1)
+    angles = (positions[:, None].float() * frequencies).double()
+    torch.testing.assert_close(cosines.double(), angles.cos() * 1.5, atol=3e-7, rtol=1e-6)
+    torch.testing.assert_close(sines.double(), angles.sin() * 1.5, atol=3e-7, rtol=1e-6)
+    own = frequencies * torch.arange(1, 6)[:, None]  # each token's own
+    torch.testing.assert_close(
+        ops.rotary_angles(positions, own, 1.0), reference.rotary_angles(positions, own, 1.0)
+    )
+
+
 @pytest.mark.parametrize("width", [1, 7, 100, 1000])
 @pytest.mark.parametrize("spread", [3, 1e6])
 def test_likeliest_are_sorted_by_logit_then_place(ops, width, spread):

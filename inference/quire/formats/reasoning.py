@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from quire.errors import ConfigError, suggest
 from quire.formats.deltas import Delta, joined
+from quire.formats.names import by_name
 from quire.formats.scan import first_marker, held_back
 
 
@@ -58,15 +58,7 @@ def find_reasoning(
         ConfigError: none have the name `override`; the message lists them.
     """
     if override is not None:
-        for one in FORMATS:
-            if override in (one.name, *one.aliases):
-                return one
-        names = [name for one in FORMATS for name in (one.name, *one.aliases)]
-        raise ConfigError(
-            f"there is no reasoning format {override!r}{suggest(override, names)}; known are "
-            f"{', '.join(one.name for one in FORMATS)}",
-            param="reasoning_parser",
-        )
+        return by_name(FORMATS, override, "reasoning format", "reasoning_parser")
     text = chat_template or ""
     return next((one for one in FORMATS if one.start in text or one.end in text), None)
 

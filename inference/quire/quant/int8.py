@@ -1,4 +1,4 @@
-"""Int8 weights made at load, and activations quantized as they come; a scale for each 128 inputs of each.
+"""Int8 weights made at load, and activations quantized as they come; a scale for each 32 inputs of each.
 
 What it costs in accuracy is measured in tests/quant/test_int8.py and told in docs/performance.md.
 """

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from quire.cli.bench.local import (
     ENGINE,
     add_common_flags,
+    add_counts,
     check_counts,
     full_length_params,
     random_prompts,
     write_json,
 )
 from quire.cli.bench.report import percentile
-from quire.cli.flags import Parser, whole_number
+from quire.cli.flags import Parser
 from quire.cli.progress import progress_bar
 from quire.errors import RequestFailedError
 
@@ -35,21 +36,17 @@ def run(arguments: Sequence[str], make_llm: MakeLLM) -> None:
         description="Complete one batch of random prompts again and again, and tell how long it takes.\n"
         "The prompts are new each time, so that no cache helps.",
     )
-    for name, default, text in (
-        ("--input-len", 32, "tokens of a prompt"),
-        ("--output-len", 128, "tokens of an answer"),
-        ("--batch-size", 8, "prompts in the batch"),
-        ("--n", 1, "answers to each prompt"),
-        ("--num-iters", 30, "batches that count"),
-        ("--num-iters-warmup", 10, "batches before, that do not"),
-    ):
-        parser.add_argument(
-            name,
-            type=whole_number,
-            default=default,
-            metavar="N",
-            help=f"{text} (default: {default})",
-        )
+    add_counts(
+        parser,
+        [
+            ("--input-len", 32, "tokens of a prompt"),
+            ("--output-len", 128, "tokens of an answer"),
+            ("--batch-size", 8, "prompts in the batch"),
+            ("--n", 1, "answers to each prompt"),
+            ("--num-iters", 30, "batches that count"),
+            ("--num-iters-warmup", 10, "batches before, that do not"),
+        ],
+    )
     add_common_flags(parser)
     given = parser.parse(arguments)
     counts = {

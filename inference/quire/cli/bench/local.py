@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quire.cli.flags import Flags, Parser
+from quire.cli.flags import Flags, Parser, whole_number
 from quire.config import EngineConfig
 from quire.errors import ConfigError
 from quire.sampling_params import SamplingParams
@@ -17,6 +17,18 @@ if TYPE_CHECKING:
     from quire.engine.llm import LLM
 
 ENGINE = Flags(EngineConfig, "engine", leave_out=("seed",))
+
+
+def add_counts(parser: Parser, flags: Sequence[tuple[str, int, str]]) -> None:
+    """Flags for whole numbers, each with its default and what it counts."""
+    for name, default, text in flags:
+        parser.add_argument(
+            name,
+            type=whole_number,
+            default=default,
+            metavar="N",
+            help=f"{text} (default: {default})",
+        )
 
 
 def add_common_flags(parser: Parser) -> None:

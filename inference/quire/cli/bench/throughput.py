@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from quire.cli.bench.local import (
     ENGINE,
     add_common_flags,
+    add_counts,
     check_counts,
     full_length_params,
     random_prompts,
     write_json,
 )
-from quire.cli.flags import Parser, whole_number
+from quire.cli.flags import Parser
 
 if TYPE_CHECKING:
     from quire.cli import MakeLLM
@@ -29,19 +30,15 @@ def run(arguments: Sequence[str], make_llm: MakeLLM) -> None:
         description="Complete random prompts, all at once, and tell tokens per second. Every answer has\n"
         "its full length, and text is not made of it.",
     )
-    for name, default, text in (
-        ("--input-len", 1024, "tokens of a prompt"),
-        ("--output-len", 128, "tokens of an answer"),
-        ("--num-prompts", 1000, "how many"),
-        ("--n", 1, "answers to each prompt"),
-    ):
-        parser.add_argument(
-            name,
-            type=whole_number,
-            default=default,
-            metavar="N",
-            help=f"{text} (default: {default})",
-        )
+    add_counts(
+        parser,
+        [
+            ("--input-len", 1024, "tokens of a prompt"),
+            ("--output-len", 128, "tokens of an answer"),
+            ("--num-prompts", 1000, "how many"),
+            ("--n", 1, "answers to each prompt"),
+        ],
+    )
     add_common_flags(parser)
     given = parser.parse(arguments)
     counts = {

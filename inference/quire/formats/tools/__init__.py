@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quire.errors import ConfigError, suggest
+from quire.formats.names import by_name
 from quire.formats.tools.base import Tool, ToolFormat, ToolParser
 from quire.formats.tools.deepseek import DeepSeek, DeepSeekFenced
 from quire.formats.tools.generic_json import GenericJson
@@ -42,13 +42,5 @@ def find_tool_format(chat_template: str | None, override: str | None = None) -> 
         ConfigError: no format has the name `override`; the message lists them.
     """
     if override is not None:
-        for one in FORMATS:
-            if override in (one.name, *one.aliases):
-                return one
-        names = [name for one in FORMATS for name in (one.name, *one.aliases)]
-        raise ConfigError(
-            f"there is no tool-call format {override!r}{suggest(override, names)}; known are "
-            f"{', '.join(one.name for one in FORMATS)}",
-            param="tool_call_parser",
-        )
+        return by_name(FORMATS, override, "tool-call format", "tool_call_parser")
     return next((one for one in FORMATS if one.recognizes(chat_template or "")), None)
