@@ -426,18 +426,25 @@ def test_the_engine_answers_as_the_server_would(
 
 async def test_what_the_engine_has_no_room_for_is_tried_again(make_llm: Any, output: Path) -> None:
     waits: list[float] = []
+    refused = threading.Event()
 
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
+        refused.set()
         await asyncio.sleep(0)
 
     with make_llm(max_num_seqs=2, max_waiting_requests=5) as llm, AnswerFile(output) as answers:
+        # The engine makes no step before something was refused, however fast it is.
+        engine = llm.engine
+        holding = threading.Thread(target=engine.call, args=[lambda _: refused.wait(30)])
+        holding.start()
         backend = LocalBackend(llm, [])
         batch = BatchRun(backend, answers, 20, lambda progress: None, sleep)
         body = {"prompt": [1, 2, 3], "max_tokens": 3}
         path = "/v1/completions"
         await batch.run(BatchRequest(i, str(i), path, body) for i in range(50))
         await backend.close()
+        holding.join()
     assert len(answers_of(output)) == 50
     assert waits and all(wait > 0 for wait in waits)
 
