@@ -1,0 +1,1 @@
+"""`VllmEmbedding`: LlamaIndex's embeddings on quire."""

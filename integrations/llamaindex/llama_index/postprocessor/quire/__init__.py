@@ -1,0 +1,1 @@
+"""`VllmRerank`: reorders retrieved nodes by a cross-encoder on quire."""
