@@ -126,6 +126,12 @@ class EngineConfig:
     enable_prefix_caching: bool = option(
         True, "keep KV blocks of finished requests for prompts alike"
     )
+    session_ttl: float = option(
+        300.0, "seconds that a session's KV blocks are retained after its last request; 0: not at all"
+    )
+    session_cache_share: float = option(
+        0.5, "the most of the KV cache that is retained for sessions, in [0, 1]"
+    )
     scheduling_policy: str = option("fcfs", "which waiting request is next", ("fcfs", "priority"))
     max_logprobs: int = option(20, "the most logprobs that a request may ask for; -1: no limit")
     disable_log_stats: bool = option(False, "put no timestamps (`metrics`) on outputs")
@@ -164,6 +170,16 @@ class EngineConfig:
             raise ConfigError(
                 f"gpu_memory_utilization must be in (0, 1]; got {self.gpu_memory_utilization!r}",
                 param="gpu_memory_utilization",
+            )
+        if not 0 <= self.session_cache_share <= 1:
+            raise ConfigError(
+                f"session_cache_share must be in [0, 1]; got {self.session_cache_share!r}",
+                param="session_cache_share",
+            )
+        if not self.session_ttl >= 0:
+            raise ConfigError(
+                f"session_ttl must be 0 or more seconds; got {self.session_ttl!r}",
+                param="session_ttl",
             )
         if self.max_logprobs < -1:
             raise ConfigError(

@@ -56,6 +56,7 @@ class Request:
         arrival_time: seconds on the engine's clock.
         priority: lower runs earlier, under the `priority` policy.
         cache_salt: prefix-cache blocks are shared only between requests of the same salt.
+        session_id: whose blocks are retained afterwards, for the session's next turn.
         grammar: what the output must follow; it says where the sequence may end.
     """
 
@@ -68,6 +69,7 @@ class Request:
     arrival_time: float = 0.0
     priority: int = 0
     cache_salt: str | None = None
+    session_id: str | None = None
     grammar: Grammar | None = None
 
     token_ids: list[int] = field(init=False)  # prompt, then what was generated

@@ -7,6 +7,9 @@ A full block is published in the prefix cache as soon as its tokens are schedule
 run. A second request with the same prompt, scheduled in the same step, then shares it: within a step all
 keys and values of a layer are written before any are read. What a step published is taken back if the
 step fails.
+
+What a session's request leaves behind is retained: other cached blocks are reused before it. No request
+ever waits for a retained block, which counts as free like any other that is only cached.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from dataclasses import dataclass, field
 from quire.config import CacheConfig
 from quire.core.block_pool import BlockPool
 from quire.core.prefix_cache import BlockHash, Content, PrefixCache, extend_hashes, first_parent
+from quire.core.sessions import SessionKey, Sessions
 from quire.request import Request
 
 
@@ -30,6 +34,7 @@ class _Table:
     hashes: list[BlockHash] = field(default_factory=list)  # outlives the blocks of a preempted one
     num_published: int = 0  # leading blocks that the prefix cache was told of, or gave
     num_reported: int = 0  # leading blocks that `grow` has returned
+    session: SessionKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +53,16 @@ class NearHit:
 
 
 class KVManager:
-    """Block tables of all requests that are known to the scheduler."""
+    """Block tables of all requests that are known to the scheduler.
 
-    def __init__(self, config: CacheConfig) -> None:
+    Args:
+        config: the cache as it was made.
+        sessions: whose blocks are retained; default: none.
+    """
+
+    def __init__(self, config: CacheConfig, sessions: Sessions | None = None) -> None:
         self.config = config
+        self.sessions = sessions or Sessions()
         self.block_size = config.block_size
         self._pool = BlockPool(config.num_blocks)
         self._prefixes = PrefixCache()
@@ -140,6 +151,11 @@ class KVManager:
             self._pool.share(block_id)
         table.block_ids = matched
         table.num_published = len(matched)
+        if request.session_id is not None:
+            table.session = request.cache_salt, request.session_id
+            if request.first_scheduled_time is None:
+                self.sessions.note_hits(table.session, matched)
+            self._retain(table.session, matched)
         return len(matched) * self.block_size
 
     def grow(self, request: Request, num_tokens: int) -> tuple[int, ...] | None:
@@ -185,7 +201,11 @@ class KVManager:
 
     def free(self, request_id: str) -> None:
         """Give back all that is held for a request that has ended, if anything."""
-        if request_id in self._tables:
+        table = self._tables.get(request_id)
+        if table is not None:
+            if table.session is not None:
+                hashes = table.hashes[: table.num_published]
+                self._retain(table.session, self._prefixes.find(hashes))
             self.suspend(request_id)
             del self._tables[request_id]
 
@@ -215,11 +235,23 @@ class KVManager:
         """Forget what blocks contain; requests keep theirs. For new weights: call it when idle."""
         self._forget(self._prefixes.clear())
 
+    def expire_sessions(self) -> None:
+        """Retain no longer what no session has used for its time."""
+        self._let_go(self.sessions.expire())
+
+    def end_session(self, key: SessionKey) -> bool:
+        """Retain nothing for a session any more; whether there was anything."""
+        held = self.sessions.holds(key)
+        self._let_go(self.sessions.end(key))
+        return held
+
     def check(self, request_ids: Collection[str]) -> None:
         """Assert that only these requests have tables, and reference counts are numbers of holders."""
         assert self._tables.keys() <= set(request_ids), "blocks or hashes of a request that is gone"
         self._pool.check()
         self._prefixes.check()
+        self.sessions.check()
+        leased = self.sessions.leased()
         holders = Counter(
             block_id for table in self._tables.values() for block_id in table.block_ids
         )
@@ -232,6 +264,9 @@ class KVManager:
             assert self._pool.is_kept(block_id) == (block_id in published), (
                 f"block {block_id} is kept, but not published, or the other way round"
             )
+            assert self._pool.is_retained(block_id) == (block_id in leased), (
+                f"block {block_id} is retained, but not leased, or the other way round"
+            )
 
     def _num_blocks(self, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size)
@@ -240,6 +275,7 @@ class KVManager:
         block_ids = self._pool.allocate(count)
         for block_id in block_ids:
             self._prefixes.evict(block_id)
+            self.sessions.forget(block_id)
         table.block_ids += block_ids
 
     def _hash(self, request: Request, table: _Table) -> None:
@@ -271,6 +307,17 @@ class KVManager:
     def _forget(self, block_ids: Iterable[int]) -> None:
         for block_id in block_ids:
             self._pool.forget(block_id)
+            self.sessions.forget(block_id)
+
+    def _retain(self, session: SessionKey, block_ids: Sequence[int]) -> None:
+        """Lease a chain of blocks, all kept, to a session; its tail is given up first."""
+        for block_id in block_ids:
+            self._pool.retain(block_id)
+        self._let_go(self.sessions.renew(session, reversed(block_ids)))
+
+    def _let_go(self, block_ids: Iterable[int]) -> None:
+        for block_id in block_ids:
+            self._pool.let_go(block_id)
 
 
 def _extra_keys(cache_salt: str | None) -> tuple[str, ...]:

@@ -163,6 +163,7 @@ class Scheduler:
         `released` before `admitted`, and does not mind a released id that it does not know.
         """
         assert not self._in_flight, "the step before has no result yet"
+        self.kv.expire_sessions()
         draft = _Draft(self.config.max_num_batched_tokens)
         if self._suspects:
             self._schedule_suspect(draft)

@@ -16,6 +16,7 @@ from functools import partial
 from quire.config import SchedulerConfig
 from quire.core.kv_manager import KVManager
 from quire.core.scheduler import Scheduler
+from quire.core.sessions import Sessions
 from quire.engine.backlog import Backlog
 from quire.engine.load import Load, RequestProgress
 from quire.engine.metrics import EngineMetrics
@@ -67,7 +68,14 @@ class EngineLoop:
                 max_model_len=config.max_model_len,
                 policy=config.scheduling_policy,
             ),
-            KVManager(executor.cache),
+            KVManager(
+                executor.cache,
+                Sessions(
+                    config.session_ttl,
+                    int(config.session_cache_share * executor.cache.num_blocks),
+                    clock,
+                ),
+            ),
             clock,
         )
         self.states: dict[str, RequestState] = {}  # by request id

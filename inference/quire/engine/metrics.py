@@ -58,6 +58,7 @@ class EngineMetrics:
         self.num_running = 0
         self.num_left_waiting = 0  # by the last step
         self.kv_cache_usage = 0.0  # share of the blocks that running requests hold
+        self.num_sessions = self.num_session_blocks = self.session_hit_tokens = 0
         self.num_steps = 0
         self.busy_seconds = 0.0
         self.prompt_tokens = 0  # of prompts whose first token has come
@@ -92,6 +93,9 @@ class EngineMetrics:
         self.num_left_waiting = scheduler.num_waiting
         self.kv_cache_usage = scheduler.kv.usage
         self.num_preemptions = scheduler.num_preemptions
+        sessions = scheduler.kv.sessions
+        self.num_sessions, self.num_session_blocks = sessions.num_sessions, sessions.num_blocks
+        self.session_hit_tokens = sessions.num_hits * self._cache.block_size
 
     def record_step(self, now: float, seconds: float, tokens: int) -> None:
         """A step of `tokens` has ended after `seconds`."""
@@ -203,6 +207,18 @@ class EngineMetrics:
                 labels,
                 self.kv_cache_usage,
             ),
+            Gauge(
+                "quire:sessions",
+                "Sessions whose blocks are retained, as of the last step.",
+                labels,
+                self.num_sessions,
+            ),
+            Gauge(
+                "quire:session_blocks",
+                "Blocks that are retained for sessions.",
+                labels,
+                self.num_session_blocks,
+            ),
             Gauge("vllm:cache_config_info", "How the KV cache was made.", labels + cache_labels, 1),
         ]
 
@@ -225,6 +241,11 @@ class EngineMetrics:
                 "vllm:num_preemptions",
                 "Sequences that gave their blocks back and waited again.",
                 self.num_preemptions,
+            ),
+            (
+                "quire:session_hit_tokens",
+                "Tokens of prompts found in blocks that were retained for their session.",
+                self.session_hit_tokens,
             ),
             ("quire:steps", "Steps of the engine.", self.num_steps),
             ("quire:busy_seconds", "Seconds spent in steps.", self.busy_seconds),
