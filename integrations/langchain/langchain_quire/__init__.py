@@ -1,0 +1,1 @@
+"""LangChain classes of quire."""
