@@ -127,7 +127,8 @@ class EngineConfig:
         True, "keep KV blocks of finished requests for prompts alike"
     )
     session_ttl: float = option(
-        300.0, "seconds that a session's KV blocks are retained after its last request; 0: not at all"
+        300.0,
+        "seconds that a session's KV blocks are retained after its last request; 0: not at all",
     )
     session_cache_share: float = option(
         0.5, "the most of the KV cache that is retained for sessions, in [0, 1]"

@@ -47,6 +47,7 @@ class ServiceOptions:
             that these are the caller's own.
         max_stored_responses, max_stored_response_bytes: answers of /v1/responses that are kept; the
             longest unused go first.
+        bounded: keep a server's limits (`Engine.submit`): too much that waits, streams that nobody reads.
     """
 
     served_model_names: tuple[str, ...] = ()
@@ -56,6 +57,7 @@ class ServiceOptions:
     show_cached_text: bool = True
     max_stored_responses: int = limits.STORED_RESPONSES
     max_stored_response_bytes: int = limits.STORED_RESPONSE_BYTES
+    bounded: bool = True
 
 
 class Backend:
@@ -224,7 +226,8 @@ class Backend:
                         request_id=f"{answer_id}#{unique}-{number}",
                         timeout=timeout,
                         cache_salt=salt,
-                        bounded=True,
+                        session_id=request.session_id,
+                        bounded=self.options.bounded,
                         trace_headers=call.trace_headers,
                     )
                 )

@@ -14,6 +14,7 @@ from quire.sampling_params import RequestOutputKind, SamplingParams
 from quire.tokenizer import Tokenizer
 
 MAX_TIMEOUT = 1e9  # seconds; larger numbers make no deadline
+MAX_SESSION_ID = 512  # characters
 
 
 def resolve_params(
@@ -88,8 +89,10 @@ def check_params(
         _check_choice(params, tokenizer, eos_token_ids)
 
 
-def check_submission(priority: object, request_id: object, timeout: object) -> None:
-    """Check what a request is queued by: its order, its name and its deadline.
+def check_submission(
+    priority: object, request_id: object, timeout: object, session_id: object = None
+) -> None:
+    """Check what a request is queued by: its order, its name, its deadline and its session.
 
     Raises:
         InvalidParamsError: naming the field.
@@ -109,6 +112,13 @@ def check_submission(priority: object, request_id: object, timeout: object) -> N
     ):
         raise InvalidParamsError(
             f"timeout must be a number of seconds above 0, got {timeout!r}", param="timeout"
+        )
+    if session_id is not None and not (
+        isinstance(session_id, str) and 0 < len(session_id) <= MAX_SESSION_ID
+    ):
+        raise InvalidParamsError(
+            f"session_id must be a text of 1 to {MAX_SESSION_ID} characters, got {session_id!r:.100}",
+            param="session_id",
         )
 
 

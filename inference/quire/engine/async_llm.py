@@ -60,12 +60,13 @@ class AsyncLLM:
         request_id: str | None = None,
         *,
         priority: int = 0,
+        session_id: str | None = None,
     ) -> AsyncGenerator[RequestOutput, None]:
         """Complete a prompt; yields outputs as they come.
 
         By default each output holds everything so far; `output_kind=RequestOutputKind.DELTA` gives
         only what is new. If the reader lags, what came in between is merged, never lost. Cancelling
-        the task or closing the generator aborts the request.
+        the task or closing the generator aborts the request. `session_id` as in `LLM.generate`.
 
         Raises:
             RequestError: the prompt or its parameters cannot be served.
@@ -74,7 +75,7 @@ class AsyncLLM:
         size = len(prompt) if isinstance(prompt, str) else INLINE_CHARACTERS
         parse = partial(self.engine.parse, prompt)
         parsed = parse() if size < INLINE_CHARACTERS else await asyncio.to_thread(parse)
-        async for output in self._stream(parsed, sampling_params, request_id, priority):
+        async for output in self._stream(parsed, sampling_params, request_id, priority, session_id):
             yield output
 
     async def chat(
@@ -84,6 +85,7 @@ class AsyncLLM:
         request_id: str | None = None,
         *,
         priority: int = 0,
+        session_id: str | None = None,
         **options: Any,
     ) -> AsyncGenerator[RequestOutput, None]:
         """Answer a conversation; `options` as in `LLM.chat`, all else as in `generate`.
@@ -94,7 +96,9 @@ class AsyncLLM:
             prepare_chat, self.engine, messages, sampling_params, **options
         )
         chat = await asyncio.to_thread(prepare)
-        async for output in self._stream(chat.prompt, chat.params, request_id, priority, chat):
+        async for output in self._stream(
+            chat.prompt, chat.params, request_id, priority, session_id, chat
+        ):
             yield output
 
     async def _stream(
@@ -103,10 +107,13 @@ class AsyncLLM:
         params: SamplingParams | None,
         request_id: str | None,
         priority: int,
+        session_id: str | None,
         chat: Chat | None = None,
     ) -> AsyncGenerator[RequestOutput, None]:
         resolved = self.engine.resolve(params)
-        stream = self.engine.submit(prompt, resolved, priority=priority, request_id=request_id)
+        stream = self.engine.submit(
+            prompt, resolved, priority=priority, request_id=request_id, session_id=session_id
+        )
         if chat is not None:
             stream.read = chat.reader(resolved.output_kind)
         try:

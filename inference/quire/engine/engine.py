@@ -183,6 +183,7 @@ class Engine:
         request_id: str | None = None,
         timeout: float | None = None,
         cache_salt: str | None = None,
+        session_id: str | None = None,
         bounded: bool = False,
         trace_headers: Mapping[str, str] | None = None,
     ) -> RequestStream:
@@ -197,12 +198,14 @@ class Engine:
                 finish_reason "timeout".
             cache_salt: prefix-cache blocks are shared only between requests of the same salt; in place of
                 the prompt's own.
+            session_id: the conversation that it belongs to, whose KV blocks are retained for its next turn
+                (`session_ttl`, `session_cache_share`); sessions of other salts are others.
             bounded: keep the limits of a server: refuse when too much waits already, and abort a stream of
                 deltas of which more than 1 MiB has waited for its reader for a minute.
             trace_headers: W3C trace context of the caller, for listeners (`RequestRecord`).
 
         Raises:
-            InvalidParamsError: priority, id or timeout are of a wrong type or out of range; or
+            InvalidParamsError: priority, ids or timeout are of a wrong type or out of range; or
                 `structured_outputs` cannot be enforced. What only compiling shows, the stream raises.
             RequestError: the id belongs to a request that still runs.
             QueueFullError: `bounded`, and `max_waiting_requests` or `max_waiting_tokens` are reached.
@@ -210,7 +213,7 @@ class Engine:
             EngineDeadError: the engine has stopped.
         """
         self._thread.check_process()
-        check_submission(priority, request_id, timeout)
+        check_submission(priority, request_id, timeout, session_id)
         shape = params.structured_outputs
         grammar = None if shape is None else self.grammars.compile(shape)
         now = self._clock()
@@ -227,11 +230,16 @@ class Engine:
             trace_headers=trace_headers,
         )
         salt = prompt.cache_salt if cache_salt is None else cache_salt
-        requests = self._make_requests(state, prompt.token_ids, salt, priority)
+        requests = self._make_requests(state, prompt.token_ids, salt, priority, session_id)
         return self._thread.submit(state, requests, bounded=bounded, grammar=grammar)
 
     def _make_requests(
-        self, state: RequestState, token_ids: list[int], cache_salt: str | None, priority: int
+        self,
+        state: RequestState,
+        token_ids: list[int],
+        cache_salt: str | None,
+        priority: int,
+        session_id: str | None,
     ) -> list[Request]:
         """One `Request` for each of the n sequences; they share the prompt through its cache."""
         params = state.params
@@ -252,6 +260,7 @@ class Engine:
                     arrival_time=state.metrics.arrival_time,
                     priority=priority,
                     cache_salt=cache_salt,
+                    session_id=session_id,
                 )
             )
         return requests
@@ -268,6 +277,20 @@ class Engine:
         """Forget all cached prefixes; requests that run keep what they have. Returns True."""
         self.call(lambda scheduler: scheduler.kv.reset_prefix_cache())
         return True
+
+    def end_session(self, session_id: str, cache_salt: str | None = None) -> bool:
+        """Retain nothing for a session any more; whether there was anything. Blocks for a step.
+
+        What it left in the prefix cache is found as long as nobody else needs the room.
+
+        Args:
+            cache_salt: of the session's requests.
+
+        Raises:
+            EngineDeadError: the engine has stopped.
+        """
+        key = cache_salt, session_id
+        return bool(self.call(lambda scheduler: scheduler.kv.end_session(key)))
 
     def explain_prefix(
         self, token_ids: Sequence[int], cache_salt: str | None = None

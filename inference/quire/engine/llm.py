@@ -22,6 +22,7 @@ from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingP
 
 Messages = list[dict[str, Any]]
 Params = SamplingParams | Sequence[SamplingParams] | None
+Session = str | Sequence[str | None] | None
 
 
 class LLM:
@@ -61,6 +62,7 @@ class LLM:
         *,
         use_tqdm: bool | Callable[..., tqdm[Any]] = True,
         priority: int | Sequence[int] | None = None,
+        session_id: Session = None,
     ) -> list[RequestOutput]:
         """Complete one prompt or many, all in one batch.
 
@@ -70,6 +72,8 @@ class LLM:
             sampling_params: for all, or one for each; fields not set take the model's defaults.
             use_tqdm: show a progress bar (never when stderr is no terminal), or make it by this.
             priority: for all, or one for each; lower runs earlier.
+            session_id: for all, or one for each: the conversation that it belongs to, whose KV blocks are
+                retained for the next turn (`Engine.submit`).
 
         Returns:
             One output for each prompt, in order. A request on which the model failed has
@@ -80,7 +84,7 @@ class LLM:
             EngineDeadError: the engine has stopped.
         """
         parsed = _each(as_prompt_list(prompts), self.engine.parse)
-        return self._run(parsed, sampling_params, use_tqdm, priority)
+        return self._run(parsed, sampling_params, use_tqdm, priority, session_id)
 
     def chat(
         self,
@@ -96,6 +100,7 @@ class LLM:
         continue_final_message: bool = False,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         priority: int | Sequence[int] | None = None,
+        session_id: Session = None,
     ) -> list[RequestOutput]:
         """Answer one conversation or many; each sequence has a `message` beside its text.
 
@@ -110,6 +115,7 @@ class LLM:
             add_generation_prompt: end the prompt where the assistant begins.
             continue_final_message: go on with the last message instead of answering it.
             chat_template_kwargs: more variables for the template.
+            priority, session_id: as in `generate`.
 
         Returns, raises: as `generate`.
         """
@@ -129,7 +135,7 @@ class LLM:
             lambda one: prepare_chat(self.engine, *one, **options),
         )
         prompts, params = [one.prompt for one in chats], [one.params for one in chats]
-        return self._run(prompts, params, use_tqdm, priority, chats)
+        return self._run(prompts, params, use_tqdm, priority, session_id, chats)
 
     def beam_search(self, prompts: Any, params: BeamSearchParams) -> list[BeamSearchOutput]:
         """The `beam_width` most likely completions of each prompt, best first.
@@ -142,7 +148,12 @@ class LLM:
     # ------------------------------------------------------------------ streams
 
     def stream(
-        self, prompt: Any, sampling_params: SamplingParams | None = None, *, priority: int = 0
+        self,
+        prompt: Any,
+        sampling_params: SamplingParams | None = None,
+        *,
+        priority: int = 0,
+        session_id: str | None = None,
     ) -> RequestStream:
         """Complete one prompt, piece by piece.
 
@@ -151,7 +162,7 @@ class LLM:
 
         Raises: as `generate`, at once.
         """
-        return self._stream(self.engine.parse(prompt), sampling_params, priority)
+        return self._stream(self.engine.parse(prompt), sampling_params, priority, session_id)
 
     def stream_chat(
         self,
@@ -159,21 +170,23 @@ class LLM:
         sampling_params: SamplingParams | None = None,
         *,
         priority: int = 0,
+        session_id: str | None = None,
         **options: Any,
     ) -> RequestStream:
         """Answer one conversation, piece by piece, its message too; `options` as in `chat`."""
         chat = prepare_chat(self.engine, messages, sampling_params, **options)
-        return self._stream(chat.prompt, chat.params, priority, chat)
+        return self._stream(chat.prompt, chat.params, priority, session_id, chat)
 
     def _stream(
         self,
         prompt: ParsedPrompt,
         params: SamplingParams | None,
         priority: int,
+        session_id: str | None,
         chat: Chat | None = None,
     ) -> RequestStream:
         resolved = self.engine.resolve(params, RequestOutputKind.DELTA)
-        stream = self.engine.submit(prompt, resolved, priority=priority)
+        stream = self.engine.submit(prompt, resolved, priority=priority, session_id=session_id)
         if chat is not None:
             stream.read = chat.reader(resolved.output_kind)
         stream.face = self
@@ -215,6 +228,7 @@ class LLM:
         sampling_params: Params,
         use_tqdm: bool | Callable[..., tqdm[Any]],
         priority: int | Sequence[int] | None,
+        session_id: Session,
         chats: Sequence[Chat] = (),
     ) -> list[RequestOutput]:
         count = len(prompts)
@@ -223,13 +237,17 @@ class LLM:
             lambda one: self.engine.resolve(one, RequestOutputKind.FINAL_ONLY),
         )
         priorities = _one_each("priority", 0 if priority is None else priority, count)
+        sessions = _one_each("session_id", session_id, count)
         streams: list[RequestStream] = []
         outputs: dict[int, RequestOutput] = {}
         ready: queue.SimpleQueue[int] = queue.SimpleQueue()
         try:
             for index in range(count):
                 stream = self.engine.submit(
-                    prompts[index], params[index], priority=priorities[index]
+                    prompts[index],
+                    params[index],
+                    priority=priorities[index],
+                    session_id=sessions[index],
                 )
                 streams.append(stream)
                 if chats:

@@ -100,6 +100,10 @@ class CallFields(Body):
         Annotated[str, Field(min_length=1, max_length=limits.CACHE_SALT_CHARACTERS)] | None
     ) = None
     """Cached prefixes are shared only between requests of the same salt (and API key)."""
+    session_id: (
+        Annotated[str, Field(min_length=1, max_length=limits.SESSION_ID_CHARACTERS)] | None
+    ) = None
+    """The conversation that it belongs to: its part of the KV cache is retained for the next turn."""
     request_id: (
         Annotated[str, Field(max_length=limits.REQUEST_ID_CHARACTERS, pattern=r"^[\x21-\x7e]+$")]
         | None
