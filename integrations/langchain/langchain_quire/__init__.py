@@ -1,1 +1,11 @@
-"""LangChain classes of quire."""
+"""LangChain on quire: models in this process, or behind any OpenAI-compatible endpoint.
+
+    from langchain_quire import ChatVLLM
+
+    chat = ChatVLLM(model="Qwen/Qwen2.5-7B-Instruct")                    # in this process
+    chat = ChatVLLM(model="qwen", base_url="http://gpu-box:8000/v1")     # remote, nothing else changes
+"""
+
+from langchain_quire.chat_models import ChatVLLM
+
+__all__ = ["ChatVLLM"]

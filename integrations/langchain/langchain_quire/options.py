@@ -1,0 +1,145 @@
+"""What the four classes' constructors have in common: names, the environment, the connection.
+
+An option of the engine may stand beside the class's own (`ChatVLLM(model=..., max_model_len=4096)`); it
+is kept in `engine_kwargs`. A name that nobody knows is refused, with the nearest one that somebody does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from pydantic import SecretStr
+
+from quire import EngineConfig, SamplingParams, bundled_model, connect
+from quire.api.client import Connection
+from quire.errors import UnknownParamError, suggest
+
+URL_VARIABLE = "QUIRE_BASE_URL"
+KEY_VARIABLE = "QUIRE_API_KEY"
+
+# Other classes' names for the same things.
+_RENAMED = {
+    "model_name": "model",
+    "api_base": "base_url",
+    "openai_api_base": "base_url",
+    "openai_api_key": "api_key",
+    "request_timeout": "timeout",
+    "client": "engine",
+    "max_completion_tokens": "max_tokens",
+    "stop_sequences": "stop",
+}
+
+_ENGINE_OPTIONS = frozenset(field.name for field in dataclasses.fields(EngineConfig))
+_SAMPLING_OPTIONS = frozenset(field.name for field in dataclasses.fields(SamplingParams))
+
+
+class Connected(Protocol):
+    """The fields of which a connection is made."""
+
+    model: Any
+    base_url: str | None
+    api_key: SecretStr | None
+    engine: Any
+    timeout: float | None
+    max_retries: int
+    default_headers: dict[str, str] | None
+    engine_kwargs: dict[str, Any]
+
+
+def sorted_options(cls: Any, values: Any) -> Any:
+    """A `model_validator` of mode "before": every option under the name of a field.
+
+    Where neither `base_url` nor anything of an engine in this process is given, QUIRE_BASE_URL decides;
+    where no `api_key` is given, QUIRE_API_KEY.
+
+    Raises:
+        UnknownParamError: a name that does not exist.
+    """
+    if not isinstance(values, Mapping):
+        return values
+    fields = cls.model_fields
+    kept: dict[str, Any] = {}
+    for name, value in values.items():
+        known = name if name in fields else _RENAMED.get(name)
+        if known in fields:
+            if known in kept and known in values and name != known:
+                raise UnknownParamError(f"{name} is another name of {known}: give one", param=name)
+            kept[known] = value
+        elif name in _ENGINE_OPTIONS:
+            kept["engine_kwargs"] = {**kept.get("engine_kwargs", {}), name: value}
+        elif name in _SAMPLING_OPTIONS and "model_kwargs" in fields:
+            kept["model_kwargs"] = {**kept.get("model_kwargs", {}), name: value}
+        else:
+            everything = {*fields, *_RENAMED, *_ENGINE_OPTIONS}
+            raise UnknownParamError(
+                f"{cls.__name__} has no option {name!r}{suggest(name, everything)}", param=name
+            )
+    local = kept.get("engine") is not None or kept.get("engine_kwargs")
+    if kept.get("base_url") is None and not local and (url := os.environ.get(URL_VARIABLE)):
+        kept["base_url"] = url
+    if kept.get("api_key") is None and (key := os.environ.get(KEY_VARIABLE)):
+        kept["api_key"] = SecretStr(key)
+    return kept
+
+
+def connection_of(face: Connected) -> Connection:
+    """The connection that a class's fields describe; it opens at its first use.
+
+    Raises:
+        ConfigError, UnknownParamError: options that do not go together, or do not exist.
+    """
+    return connect(
+        face.model or None,
+        base_url=face.base_url,
+        api_key=None if face.api_key is None else face.api_key.get_secret_value(),
+        engine=face.engine,
+        timeout=face.timeout,
+        max_retries=face.max_retries,
+        default_headers=face.default_headers,
+        **face.engine_kwargs,
+    )
+
+
+def without_secrets(state: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A pickle's state of a pydantic model, without key, engine and connection."""
+    fields = {**state["__dict__"], "api_key": None, "engine": None}
+    fields.pop("_serialized", None)  # langchain-core's copy of the fields
+    return {**state, "__dict__": fields, "__pydantic_private__": None}
+
+
+def restore(face: Any) -> None:
+    """Give what came out of a pickle the key of the environment and a connection that was not used yet."""
+    if key := os.environ.get(KEY_VARIABLE):
+        face.api_key = SecretStr(key)
+    face.model_post_init(None)
+
+
+def name_of(face: Connected) -> str:
+    """The model's name for people, without asking an endpoint or loading anything."""
+    if face.model:
+        return str(face.model)
+    return bundled_model().name if face.base_url is None else "default"
+
+
+def combined_outputs(outputs: Iterable[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """`llm_output` of several calls: their usage added up."""
+    total: dict[str, Any] = {}
+    model = None
+    for output in outputs:
+        if output is not None:
+            total = _added(total, output.get("token_usage") or {})
+            model = output.get("model_name") or model
+    return {"token_usage": total, "model_name": model}
+
+
+def _added(total: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(total)
+    for name, value in more.items():
+        if isinstance(value, Mapping):
+            result[name] = _added(result.get(name) or {}, value)
+        else:
+            result[name] = (result.get(name) or 0) + value
+    return result
