@@ -1,0 +1,77 @@
+"""A request of LlamaIndex's, ready to be sent in any of four ways: whole or streamed, waiting or awaited."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
+
+from llama_index.llms.quire.responses import (
+    ChatStream,
+    CompletionStream,
+    chat_response,
+    completion_response,
+)
+from quire.api.client import Connection
+
+Response = ChatResponse | CompletionResponse
+_STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request.
+
+    Args:
+        chat: whether it goes to chat completions; else to completions.
+        content: the conversation in OpenAI's shape, or the prompt.
+        fields: of the body, besides.
+        options: how the client sends it, such as `timeout`.
+    """
+
+    chat: bool
+    content: Any
+    fields: dict[str, Any]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def ask(self, connection: Connection) -> Response:
+        """Send it and wait for the whole answer."""
+        return self._read(self._of(connection.sync).create(**self._arguments(connection.model)))
+
+    async def aask(self, connection: Connection) -> Response:
+        """The same, awaited."""
+        arguments = self._arguments(await connection.amodel())
+        return self._read(await self._of(connection.asynchronous).create(**arguments))
+
+    def stream(self, connection: Connection) -> Generator[Response, None, None]:
+        """Send it and give the answer as it grows; closing the generator aborts the request."""
+        answer = ChatStream() if self.chat else CompletionStream()
+        arguments = self._arguments(connection.model) | _STREAM
+        with self._of(connection.sync).create(**arguments) as chunks:
+            for chunk in chunks:
+                yield answer.add(chunk)
+
+    async def astream(self, connection: Connection) -> AsyncGenerator[Response, None]:
+        """The same, awaited."""
+        answer = ChatStream() if self.chat else CompletionStream()
+        arguments = self._arguments(await connection.amodel()) | _STREAM
+        async with await self._of(connection.asynchronous).create(**arguments) as chunks:
+            async for chunk in chunks:
+                yield answer.add(chunk)
+
+    def _of(self, client: Any) -> Any:
+        return client.chat.completions if self.chat else client.completions
+
+    def _arguments(self, model: str) -> dict[str, Any]:
+        name = "messages" if self.chat else "prompt"
+        return {
+            "model": model,
+            name: self.content,
+            "extra_body": self.fields,  # OpenAI's own fields too: the body is one
+            **self.options,
+        }
+
+    def _read(self, answer: Any) -> Response:
+        return chat_response(answer) if self.chat else completion_response(answer)

@@ -1,0 +1,71 @@
+"""What the classes of this package are given to reach a model, and the connection made of it.
+
+Keys, headers and engines go into the connection alone: no field of a component holds them, so that they
+appear in no `repr`, no `to_dict`, no event and no pickle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+import quire
+from quire.api.client import Connection
+from quire.errors import ConfigError, UnknownParamError, suggest
+
+# Other names of options, as llama-index-llms-vllm and other integrations have them.
+_SAME = {"api_url": "base_url", "api_base": "base_url", "api_headers": "default_headers"}
+_UNKEPT = ("api_key", "default_headers", "engine")
+
+# Fields that are options of the engine.
+ENGINE_FIELDS = ("tensor_parallel_size", "trust_remote_code", "dtype", "download_dir")
+
+
+def sort_options(
+    cls: type[BaseModel], options: Mapping[str, Any], same: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of a constructor as fields of the class, and those that only the connection may know.
+
+    Args:
+        options: as given; None stands for an option that is left out.
+        same: further names of fields.
+
+    Raises:
+        UnknownParamError: naming the nearest option that exists.
+        ConfigError: one option by two names.
+    """
+    fields: dict[str, Any] = {}
+    unkept: dict[str, Any] = {}
+    names = {**_SAME, **same}
+    for given, value in options.items():
+        name = names.get(given, given)
+        if name not in cls.model_fields and name not in _UNKEPT:
+            known = (*cls.model_fields, *_UNKEPT, *names)
+            raise UnknownParamError(
+                f"{cls.__name__} has no option {given!r}{suggest(given, known)}", param=given
+            )
+        if value is None or (given == "api_url" and value == ""):
+            continue
+        if name == "vllm_kwargs" and "hf_token" in value:
+            value = dict(value)
+            unkept["hf_token"] = value.pop("hf_token")
+        target = unkept if name in _UNKEPT else fields
+        if name in target:
+            raise ConfigError(f"{given} is another name of {name}: give one", param=given)
+        target[name] = value
+    return fields, unkept
+
+
+def open_connection(
+    component: BaseModel, model: str | None, unkept: Mapping[str, Any]
+) -> Connection:
+    """The connection of a component; nothing is loaded, and nothing sent, before its first use."""
+    options = {
+        name: getattr(component, name, None) for name in ("base_url", "timeout", "max_retries")
+    }
+    for name in ENGINE_FIELDS:
+        if name in component.model_fields_set:
+            options[name] = getattr(component, name)
+    return quire.connect(model, **options, **unkept, **getattr(component, "vllm_kwargs", {}))
