@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from quire.api.client import Connection, async_openai_client, connect, openai_client
     from quire.config import AsyncEngineArgs, EngineArgs, EngineConfig
     from quire.engine.async_llm import AsyncLLM
     from quire.engine.engine import Engine
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from quire.errors import QuireError
     from quire.hub import bundled_model
     from quire.outputs import CompletionOutput, Logprob, RequestOutput
+    from quire.pooling_params import PoolingParams
     from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
     from quire.structured_outputs import StructuredOutputsParams
 
@@ -36,6 +38,7 @@ _EXPORTS = {
     "AsyncEngineArgs": "quire.config",
     "TextPrompt": "quire.engine.prompts",
     "TokensPrompt": "quire.engine.prompts",
+    "PoolingParams": "quire.pooling_params",
     "SamplingParams": "quire.sampling_params",
     "BeamSearchParams": "quire.sampling_params",
     "RequestOutputKind": "quire.sampling_params",
@@ -45,6 +48,10 @@ _EXPORTS = {
     "Logprob": "quire.outputs",
     "QuireError": "quire.errors",
     "bundled_model": "quire.hub",
+    "Connection": "quire.api.client",
+    "connect": "quire.api.client",
+    "openai_client": "quire.api.client",
+    "async_openai_client": "quire.api.client",
 }
 
 __all__ = [
@@ -53,10 +60,12 @@ __all__ = [
     "AsyncLLM",
     "BeamSearchParams",
     "CompletionOutput",
+    "Connection",
     "Engine",
     "EngineArgs",
     "EngineConfig",
     "Logprob",
+    "PoolingParams",
     "QuireError",
     "RequestOutput",
     "RequestOutputKind",
@@ -64,7 +73,10 @@ __all__ = [
     "StructuredOutputsParams",
     "TextPrompt",
     "TokensPrompt",
+    "async_openai_client",
     "bundled_model",
+    "connect",
+    "openai_client",
 ]
 
 

@@ -73,23 +73,24 @@ class Events:
         try:
             return await anext(self._source)
         except StopAsyncIteration:
-            self._end()
+            self.abort()
             raise
         except Exception as error:
             if not isinstance(error, QuireError):
                 logger.exception("a stream failed")
-            self._end()
+            self.abort()
             return Event(error_body(error)[1])
         except BaseException:  # cancelled
-            self._end()
+            self.abort()
             raise
 
     async def aclose(self) -> None:
         """Abort the request, unless it has ended."""
-        self._end()
+        self.abort()
         await self._source.aclose()
 
-    def _end(self) -> None:
+    def abort(self) -> None:
+        """Abort the request, unless it has ended; from any thread, without a wait."""
         if not self._ended:
             self._ended = True
             self._release()

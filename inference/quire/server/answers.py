@@ -6,7 +6,6 @@ It knows the errors of HTTP itself (no such path, a body too long); those of req
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from typing import Any
 from starlette.types import Send
 
 from quire.api.errors import error_body
+from quire.api.wire import to_json
 from quire.errors import QuireError
 
 logger = logging.getLogger(__name__)
@@ -49,15 +49,6 @@ class HttpError(Exception):
         ]
         kind = "invalid_request_error" if status < 500 else "server_error"
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
-
-
-def to_json(value: Any) -> bytes:
-    """UTF-8 JSON without spaces; what UTF-8 cannot hold (a lone surrogate) is escaped."""
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
 
 
 async def send_json(send: Send, status: int, value: Any, headers: Headers | None = None) -> None:

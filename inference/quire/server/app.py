@@ -27,9 +27,9 @@ from quire.api.protocol import (
 )
 from quire.api.protocol.fields import Body
 from quire.api.service import Service
+from quire.api.wire import DONE
 from quire.server.answers import HttpError, send_body, send_json
 from quire.server.endpoints import Operation, Path, PostJson, call_of, get_json
-from quire.server.events import DONE
 from quire.server.metrics import Metrics
 from quire.server.middleware import Activity, Authenticate, Bound, Drain, Observe, header
 from quire.server.openapi import describe

@@ -11,7 +11,8 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from quire.server.answers import HttpError, to_json
+from quire.api.wire import to_json
+from quire.server.answers import HttpError
 
 HEAD_SECONDS = 30.0
 

@@ -13,14 +13,14 @@ from typing import Any
 
 from starlette.types import Receive, Send
 
-from quire.api.calls import Event, Events
+from quire.api.calls import Events
 from quire.api.errors import error_body
-from quire.server.answers import Headers, to_json
+from quire.api.wire import frame, to_json
+from quire.server.answers import Headers
 from quire.server.middleware import ClientGoneError
 
 logger = logging.getLogger(__name__)
 
-DONE = b"data: [DONE]\n\n"
 COMMENT = b": keep-alive\n\n"
 BUFFER_BYTES = 256 * 1024  # beyond it the engine's own merging of deltas takes over
 STALLED_SECONDS = 60.0  # a client that takes nothing for this long is let go of
@@ -28,12 +28,6 @@ HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"x-accel-buffering", b"no"),  # nginx would hold events back
 ]
-
-
-def frame(event: Event) -> bytes:
-    """One event as it goes over the wire; JSON holds no line breaks."""
-    data = b"data: " + to_json(event.data) + b"\n\n"
-    return data if event.name is None else b"event: " + event.name.encode() + b"\n" + data
 
 
 async def until_disconnect(work: Coroutine[Any, Any, None], receive: Receive) -> None:
