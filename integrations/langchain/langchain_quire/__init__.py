@@ -1,11 +1,12 @@
 """LangChain on quire: models in this process, or behind any OpenAI-compatible endpoint.
 
-    from langchain_quire import ChatVLLM
+from langchain_quire import ChatVLLM
 
-    chat = ChatVLLM(model="Qwen/Qwen2.5-7B-Instruct")                    # in this process
-    chat = ChatVLLM(model="qwen", base_url="http://gpu-box:8000/v1")     # remote, nothing else changes
+chat = ChatVLLM(model="Qwen/Qwen2.5-7B-Instruct")                    # in this process
+chat = ChatVLLM(model="qwen", base_url="http://gpu-box:8000/v1")     # remote, nothing else changes
 """
 
 from langchain_quire.chat_models import ChatVLLM
+from langchain_quire.llms import VLLM
 
-__all__ = ["ChatVLLM"]
+__all__ = ["VLLM", "ChatVLLM"]

@@ -10,10 +10,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import (
-    InvalidToolCall,
     ToolCall,
     ToolCallChunk,
     invalid_tool_call,
@@ -21,7 +20,7 @@ from langchain_core.messages.tool import (
     tool_call_chunk,
 )
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from openai.types import CompletionUsage
+from openai.types import CompletionChoice, CompletionUsage
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.chat.chat_completion import Choice
 from openai.types.chat.chat_completion_chunk import Choice as ChunkChoice
@@ -106,7 +105,7 @@ def token_usage(usage: CompletionUsage | None) -> dict[str, Any]:
     return {} if usage is None else usage.model_dump(exclude_none=True)
 
 
-def choice_info(choice: Choice | ChunkChoice) -> dict[str, Any]:
+def choice_info(choice: Choice | ChunkChoice | CompletionChoice) -> dict[str, Any]:
     """How a choice ended, its log-probabilities, and what the server adds."""
     info: dict[str, Any] = _present({"finish_reason": choice.finish_reason})
     if choice.logprobs is not None:

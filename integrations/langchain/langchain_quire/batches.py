@@ -11,7 +11,9 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
-MAX_THREADS = 256  # of one batch; inputs beyond wait for a thread, as they would wait in the engine's queue
+MAX_THREADS = (
+    256  # of one batch; inputs beyond wait for a thread, as they would wait in the engine's queue
+)
 
 
 def at_once(config: RunnableConfig | Sequence[RunnableConfig] | None, count: int) -> Any:

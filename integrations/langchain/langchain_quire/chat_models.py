@@ -7,7 +7,7 @@ It turns LangChain's calls into requests and answers into LangChain's messages (
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LanguageModelInput, ModelProfile
@@ -16,7 +16,6 @@ from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import ensure_config
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 from typing_extensions import Self
 
@@ -107,13 +106,13 @@ class ChatVLLM(BaseChatModel):
     stream_usage: bool = True
     streaming: bool = False
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
     _connection: Connection = PrivateAttr()
     _sorted = model_validator(mode="before")(options.sorted_options)
 
     def model_post_init(self, context: Any, /) -> None:
         """Make the connection; nothing is loaded."""
-        self._connection = options.connection_of(self)
+        self._connection = options.connection_of(self, self.engine_kwargs)
 
     # ------------------------------------------------------------------ calls
 
@@ -127,7 +126,9 @@ class ChatVLLM(BaseChatModel):
         request = self._request(messages, stop, kwargs)
         model = self._connection.model
         return chat_result(
-            self._connection.sync.chat.completions.create(model=model, messages=[], extra_body=request)
+            self._connection.sync.chat.completions.create(
+                model=model, messages=[], extra_body=request
+            )
         )
 
     async def _agenerate(
@@ -201,9 +202,8 @@ class ChatVLLM(BaseChatModel):
             request["stop"] = stop
         if request.get("top_logprobs") is not None:
             request.setdefault("logprobs", True)
-        if request.get("session_id") is None and self._connection.is_local:
-            thread = ensure_config().get("configurable", {}).get("thread_id")
-            request["session_id"] = None if thread is None else str(thread)
+        if request.get("session_id") is None:
+            request["session_id"] = options.thread_of(self._connection)
         request = {name: value for name, value in request.items() if value is not None}
         if stream:
             if request.get("n", 1) != 1:
@@ -232,15 +232,10 @@ class ChatVLLM(BaseChatModel):
         self,
         inputs: Sequence[LanguageModelInput],
         config: RunnableConfig | Sequence[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
         **kwargs: Any,
-    ) -> Iterator[Any]:
+    ) -> Iterator[tuple[int, Any]]:
         """The same, each answer with its input's index when it is there."""
-        config = at_once(config, len(inputs))
-        yield from super().batch_as_completed(
-            inputs, config, return_exceptions=return_exceptions, **kwargs
-        )
+        yield from super().batch_as_completed(inputs, at_once(config, len(inputs)), **kwargs)
 
     # ------------------------------------------------------------------ tools and structure
 

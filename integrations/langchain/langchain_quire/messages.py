@@ -51,7 +51,10 @@ def to_openai(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     for message in messages:
         for one in _converted(message):
             if merged and _continues(merged[-1], one):
-                merged[-1] = {**merged[-1], "content": _joined(merged[-1]["content"], one["content"])}
+                merged[-1] = {
+                    **merged[-1],
+                    "content": _joined(merged[-1]["content"], one["content"]),
+                }
             else:
                 merged.append(one)
     return merged

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
+from langchain_core.runnables.config import ensure_config
 from pydantic import SecretStr
 
 from quire import EngineConfig, SamplingParams, bundled_model, connect
@@ -46,7 +47,6 @@ class Connected(Protocol):
     timeout: float | None
     max_retries: int
     default_headers: dict[str, str] | None
-    engine_kwargs: dict[str, Any]
 
 
 def sorted_options(cls: Any, values: Any) -> Any:
@@ -61,15 +61,16 @@ def sorted_options(cls: Any, values: Any) -> Any:
     if not isinstance(values, Mapping):
         return values
     fields = cls.model_fields
+    engine_field = "engine_kwargs" if "engine_kwargs" in fields else "vllm_kwargs"
     kept: dict[str, Any] = {}
     for name, value in values.items():
-        known = name if name in fields else _RENAMED.get(name)
+        known = name if name in fields else _RENAMED.get(name, "")
         if known in fields:
             if known in kept and known in values and name != known:
                 raise UnknownParamError(f"{name} is another name of {known}: give one", param=name)
             kept[known] = value
         elif name in _ENGINE_OPTIONS:
-            kept["engine_kwargs"] = {**kept.get("engine_kwargs", {}), name: value}
+            kept[engine_field] = {**kept.get(engine_field, {}), name: value}
         elif name in _SAMPLING_OPTIONS and "model_kwargs" in fields:
             kept["model_kwargs"] = {**kept.get("model_kwargs", {}), name: value}
         else:
@@ -77,7 +78,7 @@ def sorted_options(cls: Any, values: Any) -> Any:
             raise UnknownParamError(
                 f"{cls.__name__} has no option {name!r}{suggest(name, everything)}", param=name
             )
-    local = kept.get("engine") is not None or kept.get("engine_kwargs")
+    local = kept.get("engine") is not None or kept.get(engine_field)
     if kept.get("base_url") is None and not local and (url := os.environ.get(URL_VARIABLE)):
         kept["base_url"] = url
     if kept.get("api_key") is None and (key := os.environ.get(KEY_VARIABLE)):
@@ -85,8 +86,12 @@ def sorted_options(cls: Any, values: Any) -> Any:
     return kept
 
 
-def connection_of(face: Connected) -> Connection:
+def connection_of(face: Connected, engine_options: Mapping[str, Any]) -> Connection:
     """The connection that a class's fields describe; it opens at its first use.
+
+    Args:
+        face: one of the four classes' objects.
+        engine_options: fields of `EngineConfig`.
 
     Raises:
         ConfigError, UnknownParamError: options that do not go together, or do not exist.
@@ -99,7 +104,7 @@ def connection_of(face: Connected) -> Connection:
         timeout=face.timeout,
         max_retries=face.max_retries,
         default_headers=face.default_headers,
-        **face.engine_kwargs,
+        **engine_options,
     )
 
 
@@ -130,16 +135,28 @@ def combined_outputs(outputs: Iterable[Mapping[str, Any] | None]) -> dict[str, A
     model = None
     for output in outputs:
         if output is not None:
-            total = _added(total, output.get("token_usage") or {})
+            total = added(total, output.get("token_usage") or {})
             model = output.get("model_name") or model
     return {"token_usage": total, "model_name": model}
 
 
-def _added(total: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+def thread_of(connection: Connection) -> str | None:
+    """LangGraph's thread, as the `session_id` of requests.
+
+    Only in process: an endpoint that is not quire's may refuse the field.
+    """
+    if not connection.is_local:
+        return None
+    thread = ensure_config().get("configurable", {}).get("thread_id")
+    return None if thread is None else str(thread)
+
+
+def added(total: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Two usages as one."""
     result = dict(total)
     for name, value in more.items():
         if isinstance(value, Mapping):
-            result[name] = _added(result.get(name) or {}, value)
+            result[name] = added(result.get(name) or {}, value)
         else:
             result[name] = (result.get(name) or 0) + value
     return result

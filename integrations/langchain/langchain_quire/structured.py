@@ -87,10 +87,8 @@ def structured_output(
     else:
         form = {"type": "json_object"} if method == "json_mode" else _json_schema(schema, strict)
         model = chat.bind(response_format=form, ls_structured_output_format=seen, **kwargs)
-        if _is_pydantic(schema):
-            parser = PydanticOutputParser(pydantic_object=schema)  # type: ignore[type-var]
-        else:
-            parser = JsonOutputParser()
+        pydantic: Any = schema if _is_pydantic(schema) else None
+        parser = PydanticOutputParser(pydantic_object=pydantic) if pydantic else JsonOutputParser()
     whole: Runnable[AIMessage, Any] = RunnableGenerator(_uncut, _auncut) | parser
     return _with_raw(model, whole) if include_raw else model | whole
 
