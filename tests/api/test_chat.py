@@ -159,6 +159,14 @@ async def test_length(name: str) -> None:
     assert body["usage"]["completion_tokens"] == 2
 
 
+async def test_a_least_length_is_held_against_the_requests_own_limit() -> None:
+    async with service(max_model_len=128) as made:
+        body = await chat(made, min_tokens=20, max_tokens=24, ignore_eos=True)
+        assert body["usage"]["completion_tokens"] == 24
+        body = await chat(made, min_tokens=20)
+        assert body["usage"]["completion_tokens"] >= 20
+
+
 async def test_without_a_limit_a_chat_goes_on_to_the_end_of_the_context() -> None:
     async with service(next_token=lambda tokenizer: lambda ids: 65, max_model_len=64) as made:
         body = await chat(made)

@@ -128,7 +128,7 @@ def live_server(
             finally:
                 ended.put(scope["path"])
 
-        with _listening(noted, options, socket_bytes) as url:
+        with listening(noted, options, socket_bytes) as url:
             live = Live(url, app, engine, fake, ended, socket_bytes=socket_bytes)
             engine.add_listener(live)
             try:
@@ -139,7 +139,8 @@ def live_server(
 
 
 @contextmanager
-def _listening(app: Any, options: ServerOptions, socket_bytes: int) -> Iterator[str]:
+def listening(app: Any, options: ServerOptions, socket_bytes: int = 0) -> Iterator[str]:
+    """`app` at a free port, on a thread; gives its address."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     if socket_bytes:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, socket_bytes)

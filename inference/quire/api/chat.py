@@ -66,15 +66,15 @@ async def create(backend: Backend, request: ChatCompletionRequest, call: Call) -
 
 def _params(backend: Backend, request: ChatCompletionRequest) -> SamplingParams:
     asked_format = request.response_format
-    params = sampling_params(
+    asked = request.max_completion_tokens or request.max_tokens
+    return sampling_params(
         request,
         None if asked_format is None else asked_format.structure(),
+        limit=to_end_of_context(asked, backend.engine.facts.generation_defaults),
         n=request.n,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         prompt_logprobs=request.prompt_logprobs,
     )
-    asked = request.max_completion_tokens or request.max_tokens
-    return to_end_of_context(params, asked, backend.engine.facts.generation_defaults)
 
 
 def _options(backend: Backend, request: ChatCompletionRequest) -> dict[str, Any]:

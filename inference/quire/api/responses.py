@@ -144,11 +144,9 @@ class Responses:
         if logprobs is None and LOGPROBS in (request.include or ()):
             logprobs = 0
         structure = None if request.text is None else request.text.structure()
-        params = sampling_params(request, structure, logprobs=logprobs)
-        engine = self._backend.engine
-        return to_end_of_context(
-            params, request.max_output_tokens, engine.facts.generation_defaults
-        )
+        defaults = self._backend.engine.facts.generation_defaults
+        limit = to_end_of_context(request.max_output_tokens, defaults)
+        return sampling_params(request, structure, limit=limit, logprobs=logprobs)
 
     def _options(self, request: ResponsesRequest) -> dict[str, Any]:
         """Keyword arguments of `engine.chat.prepare_chat`."""

@@ -14,12 +14,17 @@ NAMES = tuple(SamplingFields.model_fields)  # each is a field of SamplingParams
 
 
 def sampling_params(
-    request: SamplingFields, structure: StructuredOutputsParams | None = None, **more: Any
+    request: SamplingFields,
+    structure: StructuredOutputsParams | None = None,
+    *,
+    limit: Mapping[str, int | None] | None = None,
+    **more: Any,
 ) -> SamplingParams:
     """Parameters with what the request sets; the rest is left to the model's defaults.
 
     Args:
         structure: what else the request asks of the text.
+        limit: `max_tokens`, where it is set, be it to None (see `to_end_of_context`).
         more: parameters that each endpoint has its own field for; None: not set.
 
     Raises:
@@ -36,21 +41,18 @@ def sampling_params(
                 param="structured_outputs",
             )
         given["structured_outputs"] = structure
-    return SamplingParams(**{name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    return SamplingParams(**given, **(limit or {}))
 
 
-def to_end_of_context(
-    params: SamplingParams, asked: int | None, defaults: Mapping[str, Any]
-) -> SamplingParams:
-    """The parameters of a chat, which goes on to the end of the context unless told otherwise.
+def to_end_of_context(asked: int | None, defaults: Mapping[str, Any]) -> dict[str, int | None]:
+    """`max_tokens` of a chat, which goes on to the end of the context (None) unless told otherwise.
 
     Args:
         asked: the request's limit.
         defaults: of the model; its own `max_tokens` stands where the request has none.
     """
-    if asked is None and "max_tokens" in defaults:
-        return params
-    return params.clone(max_tokens=asked)
+    return {} if asked is None and "max_tokens" in defaults else {"max_tokens": asked}
 
 
 def sampling_warnings(request: SamplingFields) -> tuple[str, ...]:

@@ -72,6 +72,10 @@ class VllmEmbedding(BaseEmbedding):
         """Let go of the model; it is unloaded when nobody else in the process uses it."""
         self._connection.close()
 
+    async def aclose(self) -> None:
+        """The same from an event loop, whose sockets to the endpoint it closes."""
+        await self._connection.aclose()
+
     def _get_query_embedding(self, query: str) -> Embedding:
         return self._embed([self.query_instruction + query])[0]
 

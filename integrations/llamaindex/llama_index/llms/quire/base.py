@@ -168,6 +168,10 @@ class Vllm(FunctionCallingLLM):
         """Let go of the model; it is unloaded when nobody else in the process uses it."""
         self._connection.close()
 
+    async def aclose(self) -> None:
+        """The same from an event loop, whose sockets to the endpoint it closes."""
+        await self._connection.aclose()
+
     def get_num_tokens(self, text: str) -> int:
         """Tokens of a text by the model's own tokenizer."""
         return len(self._connection.tokenize(text=text))
