@@ -13,6 +13,8 @@
     │   ├── InvalidPromptError        empty, of a wrong type, or with ids out of the vocabulary
     │   ├── PromptTooLongError        longer than the context allows
     │   ├── NotFoundError             what it names is not there (any more)
+    │   ├── ScriptError               a scripted engine has no answer to it, or none that fits
+    │   │   └── DriftError            a recording has no such request
     │   └── InvalidParamsError        a sampling parameter is out of range
     │       ├── UnsupportedParamError a field of OpenAI's or vLLM's that quire does not serve
     │       └── UnknownParamError     a parameter that does not exist, or no longer does     (TypeError)
@@ -145,6 +147,18 @@ class NotFoundError(RequestError):
 
     status = 404
     code = "not_found"
+
+
+class ScriptError(RequestError):
+    """What a scripted engine (`quire.testing`) is to say does not go with the request."""
+
+    code = "no_scripted_answer"
+
+
+class DriftError(ScriptError):
+    """The request differs from all that were recorded; the message shows the difference."""
+
+    code = "request_drifted"
 
 
 class InvalidParamsError(RequestError):

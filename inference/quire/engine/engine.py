@@ -248,7 +248,7 @@ class Engine:
         with self._seeding:
             first_seed = self._seeds.getrandbits(63) if params.seed is None else params.seed
         requests = []
-        for index, sequence_id in enumerate(sequence_ids(state)):
+        for index, sequence_id in enumerate(sequence_ids(state.request_id, params.n)):
             requests.append(
                 Request(
                     id=sequence_id,

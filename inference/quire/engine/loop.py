@@ -280,7 +280,7 @@ class EngineLoop:
 
     def _end(self, state: RequestState, reason: FinishReason, error: str | None = None) -> None:
         """Take all of a request's sequences out of the engine; `error` says what it failed of."""
-        for sequence_id in sequence_ids(state):
+        for sequence_id in sequence_ids(state.request_id, state.params.n):
             sequence = self.sequences.pop(sequence_id, None)
             if sequence is not None:
                 self.scheduler.finish(sequence_id, reason)
@@ -332,7 +332,6 @@ def _anew(error: BaseException) -> QuireError:
     return RequestFailedError(f"{type(error).__name__}: {error}")
 
 
-def sequence_ids(state: RequestState) -> list[str]:
+def sequence_ids(request_id: str, n: int) -> list[str]:
     """The scheduler's ids of a request's n sequences."""
-    n, request_id = state.params.n, state.request_id
     return [request_id] if n == 1 else [f"{request_id}#{index}" for index in range(n)]
