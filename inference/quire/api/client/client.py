@@ -42,8 +42,8 @@ class Client(openai.OpenAI):
         http_client: of the engine.
         options: of `openai.OpenAI`.
 
-    Raises: each call, openai's errors for what a server would refuse; and the QuireErrors of loading the
-        model at the first one.
+    Raises: each call, openai's errors for what a server would answer with one. The QuireErrors of loading
+        the model at the first one; EngineClosedError after its host was closed.
     """
 
     def __init__(self, *, http_client: EngineHttpClient, **options: Any) -> None:
@@ -61,6 +61,8 @@ class Client(openai.OpenAI):
         try:
             reply = self._host.send(ask, seconds)
         except QuireError as error:
+            if self._host.closed:
+                raise
             raise status_error(self, ask, error) from error
         except concurrent.futures.TimeoutError:
             raise openai.APITimeoutError(request_of(ask)) from None
@@ -87,6 +89,8 @@ class AsyncClient(openai.AsyncOpenAI):
         try:
             reply = await self._host.asend(ask, seconds)
         except QuireError as error:
+            if self._host.closed:
+                raise
             raise status_error(self, ask, error) from error
         except asyncio.TimeoutError:
             raise openai.APITimeoutError(request_of(ask)) from None

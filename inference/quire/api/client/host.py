@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 import threading
 import weakref
 from typing import Any
@@ -33,6 +34,9 @@ class Host:
         engine: an Engine, LLM or AsyncLLM, whose maker closes it; default: a shared engine of `model` and
             `options`.
         options: fields of `EngineConfig`.
+
+    Attributes:
+        closed: whether `close` was called.
 
     Raises:
         ConfigError, UnknownParamError: an option is wrong or does not exist.
@@ -61,8 +65,9 @@ class Host:
         self._name = model
         self._engine: Engine | None = engine
         self._options = options
+        self._pid = 0
         self._lock = threading.Lock()
-        self._closed = False
+        self.closed = False
         self._handle: EngineHandle | None = None
         self._service: Service | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -87,11 +92,12 @@ class Host:
         """
         if self._service is None:
             with self._lock:
-                if self._service is None and not self._closed:
+                if self._service is None and not self.closed:
                     self._start()
         if self._service is None:
             raise EngineClosedError("this connection was closed; make a new one")
-        self._service.engine.check_health()
+        if self._pid != os.getpid():
+            self._service.engine.check_health()  # says what to do
         return self._service
 
     async def aopen(self) -> Service:
@@ -111,6 +117,7 @@ class Host:
         )
         self._thread.start()
         weakref.finalize(self, _stop, self._loop)
+        self._pid = os.getpid()
         self._service = Service(engine, options)
 
     def send(self, ask: Ask, timeout: float | None) -> Reply | Relay:
@@ -140,7 +147,7 @@ class Host:
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), timeout)
         except asyncio.CancelledError:
-            if self._closed and future.done():
+            if self.closed and future.done():
                 raise EngineClosedError("this connection was closed while it answered") from None
             raise
 
@@ -163,7 +170,7 @@ class Host:
     def close(self) -> None:
         """Abort what runs here, and let go of the engine; a second call does nothing."""
         with self._lock:
-            self._closed = True
+            self.closed = True
             service, self._service = self._service, None
         if service is None:
             return

@@ -18,7 +18,10 @@ from quire.api.protocol import (
     ChatCompletionRequest,
     CompletionRequest,
     DetokenizeRequest,
+    EmbeddingRequest,
+    RerankRequest,
     ResponsesRequest,
+    ScoreRequest,
     TokenizeRequest,
 )
 from quire.api.protocol.fields import Body
@@ -32,6 +35,12 @@ POSTS: dict[str, tuple[type[Body], Method]] = {
     "/v1/chat/completions": (ChatCompletionRequest, Service.chat_completions),
     "/v1/completions": (CompletionRequest, Service.completions),
     "/v1/responses": (ResponsesRequest, Service.responses),
+    "/v1/embeddings": (EmbeddingRequest, Service.embeddings),
+    "/v1/rerank": (RerankRequest, Service.rerank),
+    "/v2/rerank": (RerankRequest, Service.rerank),
+    "/rerank": (RerankRequest, Service.rerank),
+    "/v1/score": (ScoreRequest, Service.score),
+    "/score": (ScoreRequest, Service.score),
     "/tokenize": (TokenizeRequest, Service.tokenize),
     "/detokenize": (DetokenizeRequest, Service.detokenize),
 }
@@ -47,14 +56,25 @@ class Ask:
         path: from the root, percent-encoded.
         body: JSON, or what it would be parsed to.
         headers: names in lower case.
-        request_id: made here, unless a header brings one.
+        made_id: of a request whose headers bring none.
     """
 
     method: str
     path: str
     body: bytes | Mapping[str, Any] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    made_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the caller gave it an id, of 1 to 128 visible ASCII characters."""
+        given = self.headers.get("x-request-id", "")
+        return 0 < len(given) <= REQUEST_ID_CHARACTERS and all("!" <= c <= "~" for c in given)
+
+    @property
+    def request_id(self) -> str:
+        """The caller's id, or a new one."""
+        return self.headers["x-request-id"] if self.is_named else self.made_id
 
     def call(self) -> Call:
         """Who calls, on which terms.
@@ -62,13 +82,11 @@ class Ask:
         Raises:
             InvalidParamsError: X-Request-Timeout is no number of seconds above 0.
         """
-        given = self.headers.get("x-request-id", "")
-        named = 0 < len(given) <= REQUEST_ID_CHARACTERS and all("!" <= c <= "~" for c in given)
         traces = {name: self.headers.get(name) for name in ("traceparent", "tracestate")}
         return Call(
-            request_id=given if named else self.request_id,
+            request_id=self.request_id,
             timeout=_seconds(self.headers.get("x-request-timeout")),
-            named=named,
+            named=self.is_named,
             trace_headers={key: text for key, text in traces.items() if text is not None} or None,
         )
 

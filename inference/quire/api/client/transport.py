@@ -73,6 +73,8 @@ class EngineTransport(httpx.BaseTransport):
         try:
             return _response(ask, self._host.send(ask, timeout), timeout)
         except QuireError as error:
+            if self._host.closed:
+                raise
             return _refusal(ask, error)
         except _TIMEOUTS:
             raise httpx.ReadTimeout("the engine did not answer in time", request=request) from None
@@ -93,6 +95,8 @@ class AsyncEngineTransport(httpx.AsyncBaseTransport):
         try:
             return _response(ask, await self._host.asend(ask, timeout), timeout)
         except QuireError as error:
+            if self._host.closed:
+                raise
             return _refusal(ask, error)
         except _TIMEOUTS:
             raise httpx.ReadTimeout("the engine did not answer in time", request=request) from None
