@@ -314,6 +314,10 @@ class ChatVLLM(BaseChatModel):
         """Let go of the engine or the sockets; others that use the same engine go on."""
         self._connection.close()
 
+    async def aclose(self) -> None:
+        """The same without holding up the event loop."""
+        await self._connection.aclose()
+
     def __getstate__(self) -> dict[Any, Any]:
         return options.without_secrets(super().__getstate__())
 
