@@ -83,6 +83,14 @@ class EngineConfig:
     quantization: str | None = option(
         None, "int8 quantizes plain weights while they are loaded; default: none", ("int8",)
     )
+    runner: str = option(
+        "auto",
+        "what the model is for: generate text, or pooling for embeddings and scores; auto asks its files",
+        ("auto", "generate", "pooling"),
+    )
+    pooler_config: Mapping[str, Any] | None = option(
+        None, "pooling_type (CLS, LAST, MEAN, MAX) and use_activation, in place of the model's"
+    )
     device: str = option("auto", "auto takes cuda where there is one", ("auto", "cpu", "cuda"))
     threads: int | None = option(
         None,
@@ -204,6 +212,9 @@ class EngineConfig:
                 raise UnknownParamError(
                     f"unknown engine option {name!r}{suggest(name, known)}", param=name
                 )
+        if "task" in options:  # vLLM's name of `runner` until 0.13
+            task = options.pop("task")
+            options.setdefault("runner", task if task in ("auto", "generate") else "pooling")
         if "dtype" in options:
             name = str(options["dtype"]).removeprefix("torch.")
             options["dtype"] = {"half": "float16", "float": "float32"}.get(name, name)
@@ -218,7 +229,7 @@ class EngineConfig:
         Raises:
             ConfigError: `max_model_len` beyond what the model was made for.
         """
-        max_model_len = self.max_model_len or limits.max_positions
+        max_model_len = self.max_model_len or limits.usual_length or limits.max_positions
         if max_model_len > limits.max_positions:
             raise ConfigError(
                 f"max_model_len={max_model_len} is more than the {limits.max_positions} tokens that the "
@@ -227,12 +238,24 @@ class EngineConfig:
                 param="max_model_len",
             )
         budget = self.max_num_batched_tokens or (2048 if limits.device == "cpu" else 8192)
+        block_size = self.block_size
+        if limits.whole:
+            block_size = max_model_len  # a text takes one block, of no memory
+            if self.max_num_batched_tokens is None:
+                budget = max(budget, max_model_len)
+            elif budget < max_model_len:
+                raise ConfigError(
+                    f"max_num_batched_tokens={budget} is less than the {max_model_len} tokens of the longest "
+                    "text, which this model computes at once; raise it, or lower max_model_len",
+                    param="max_num_batched_tokens",
+                )
         return dataclasses.replace(
             self,
             dtype=limits.dtype,
             device=limits.device,
             max_model_len=max_model_len,
             max_num_batched_tokens=budget,
+            block_size=block_size,
             max_num_seqs=min(self.max_num_seqs, budget),
         )
 
@@ -254,11 +277,15 @@ class ModelLimits:
         max_positions: longest sequence that the model's config allows.
         dtype: "bfloat16", "float16" or "float32".
         device: "cpu" or "cuda".
+        usual_length: what it was trained for, where its files say so; the default of `max_model_len`.
+        whole: a text is computed in one step, and nothing is cached: an encoder.
     """
 
     max_positions: int
     dtype: str
     device: str
+    usual_length: int | None = None
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

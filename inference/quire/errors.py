@@ -12,6 +12,7 @@
     ├── RequestError                  what a caller asked for cannot be done                 (ValueError)
     │   ├── InvalidPromptError        empty, of a wrong type, or with ids out of the vocabulary
     │   ├── PromptTooLongError        longer than the context allows
+    │   ├── UnsupportedTaskError      the model is not made for it: chat with an embedder, say
     │   ├── NotFoundError             what it names is not there (any more)
     │   ├── ScriptError               a scripted engine has no answer to it, or none that fits
     │   │   └── DriftError            a recording has no such request
@@ -19,6 +20,7 @@
     │       ├── UnsupportedParamError a field of OpenAI's or vLLM's that quire does not serve
     │       └── UnknownParamError     a parameter that does not exist, or no longer does     (TypeError)
     ├── RequestFailedError            the model failed on this one request; the engine goes on
+    ├── RequestTimeoutError       its time was over before there was anything to show
     ├── RequestAbortedError           the request was aborted while its caller still waited
     ├── QueueFullError                too much waits already; `retry_after` says when to come again
     ├── EngineDrainingError           the engine finishes what it has and takes nothing new
@@ -142,6 +144,12 @@ class PromptTooLongError(RequestError):
     code = "context_length_exceeded"
 
 
+class UnsupportedTaskError(RequestError):
+    """The model is not made for what is asked; the message says what it is made for."""
+
+    code = "unsupported_task"
+
+
 class NotFoundError(RequestError):
     """The request names something that does not exist, or is not kept any more."""
 
@@ -183,6 +191,13 @@ class RequestFailedError(QuireError):
     """Running this request failed (an exception or NaN logits); the engine goes on."""
 
     code = "request_failed"
+
+
+class RequestTimeoutError(QuireError):
+    """The request's time was over, and nothing of an answer could be given."""
+
+    status = 504
+    code = "request_timeout"
 
 
 class RequestAbortedError(QuireError):

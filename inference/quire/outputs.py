@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
 
 
@@ -68,6 +69,7 @@ class CompletionOutput:
         message: of a chat, the text read as a message; None for plain completions.
     """
 
+        pooled: float32, the vector or score of a request that asks for one; there is no text then.
     index: int
     text: str
     token_ids: list[int]
@@ -79,6 +81,7 @@ class CompletionOutput:
     message: Message | None = None
 
     def finished(self) -> bool:
+    pooled: array[float] | None = None
         return self.finish_reason is not None
 
 
@@ -169,3 +172,73 @@ class BeamSearchOutput:
     """The best beams for one prompt, best first."""
 
     sequences: list[BeamSearchSequence]
+
+
+@dataclass(slots=True)
+class EmbeddingOutput:
+    """A text as a vector."""
+
+    embedding: list[float]
+
+    @property
+    def hidden_size(self) -> int:
+        """Numbers in it."""
+        return len(self.embedding)
+
+
+@dataclass(slots=True)
+class EmbeddingRequestOutput:
+    """The embedding of one text.
+
+    Args:
+        request_id: the engine's id of the request.
+        outputs: the vector.
+        prompt_token_ids: the text's ids, as the model saw them.
+        num_cached_tokens: tokens whose KV cache was reused.
+        finished: always True.
+    """
+
+    request_id: str
+    outputs: EmbeddingOutput
+    prompt_token_ids: list[int]
+    num_cached_tokens: int = 0
+    finished: bool = True
+
+
+@dataclass(slots=True)
+class ScoringOutput:
+    """How well two texts fit together."""
+
+    score: float
+
+
+@dataclass(slots=True)
+class ScoringRequestOutput:
+    """The score of one pair of texts.
+
+    Args:
+        request_id: the engine's id of the request.
+        outputs: the score.
+        prompt_token_ids: the pair's ids, as the model saw them.
+        finished: always True.
+    """
+
+    request_id: str
+    outputs: ScoringOutput
+    prompt_token_ids: list[int]
+    finished: bool = True
+
+
+@dataclass(slots=True)
+class RankedDocument:
+    """One of the documents that `rerank` was given.
+
+    Args:
+        index: its place among them.
+        document: its text.
+        relevance_score: how well it answers the query; higher is better.
+    """
+
+    index: int
+    document: str
+    relevance_score: float

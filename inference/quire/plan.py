@@ -7,9 +7,10 @@ between steps: a plan carries a request's tokens once, when it is admitted, and 
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
 
-from quire.request import FinishReason, Grammar
+from quire.request import FinishReason, Grammar, Pooling
 from quire.sampling_params import SamplingParams
 
 
@@ -29,6 +30,8 @@ class Admission:
     bad_words_ids: tuple[tuple[int, ...], ...]
     grammar: Grammar | None = None
 
+    pooling: Pooling | None = None
+    segment_start: int | None = None
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -86,6 +89,8 @@ class StepResult:
     prompt_logprobs: dict[str, list[TokenLogprobs]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)  # what went wrong with this request alone
     num_not_finite: int = 0  # of these, requests for which the model gave NaN or infinite logits
+    # float32: the vectors, or scores, of requests that ask for one and whose prompt has been computed.
+    pooled: dict[str, array[float]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -98,4 +103,5 @@ class Progress:
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
+    pooled: array[float] | None = None
     error: str | None = None  # with finish_reason ERROR

@@ -36,6 +36,31 @@ class FinishReason(str, enum.Enum):
 
 
 class Grammar(Protocol):
+class RequestKind(str, enum.Enum):
+    """What is asked for: text that follows, or one vector of what is there."""
+
+    GENERATE = "generate"
+    POOL = "pool"
+
+
+@dataclass(frozen=True, slots=True)
+class Pooling:
+    """How a request's hidden states become its vector, or its score.
+
+    Args:
+        method: "cls" (the first token's), "last", "mean", "max", "mean_sqrt_len" (the sum over the square
+            root of the length) or "weighted_mean" (weights 1, 2, 3, ...).
+        skip: tokens at the beginning that do not count.
+        dimensions: numbers to keep; None: all.
+        activate: whether embeddings get unit length, and scores go through the model's activation.
+    """
+
+    method: str
+    skip: int = 0
+    dimensions: int | None = None
+    activate: bool = True
+
+
     """A compiled grammar as all but its maker and the runner see it: something to hand on."""
 
     def matcher(self) -> Any:
@@ -59,6 +84,9 @@ class Request:
         session_id: whose blocks are retained afterwards, for the session's next turn.
         grammar: what the output must follow; it says where the sequence may end.
     """
+        pooling: how its vector is made, of a request that asks for one and generates nothing.
+        segment_start: of a pair of texts, the position where the second one begins.
+        whole: its tokens see each other both ways, so that all are computed in one step.
 
     id: str
     prompt_token_ids: list[int]
@@ -73,6 +101,9 @@ class Request:
     grammar: Grammar | None = None
 
     token_ids: list[int] = field(init=False)  # prompt, then what was generated
+    pooling: Pooling | None = None
+    segment_start: int | None = None
+    whole: bool = False
     num_computed: int = field(init=False, default=0)
     num_cached: int = field(
         init=False, default=0
@@ -90,6 +121,18 @@ class Request:
     @property
     def num_prompt_tokens(self) -> int:
         return len(self.prompt_token_ids)
+    @property
+    def kind(self) -> RequestKind:
+        """What is asked for."""
+        return RequestKind.GENERATE if self.pooling is None else RequestKind.POOL
+
+    @property
+    def needs_every_position(self) -> bool:
+        """Whether something is read off each token of the prompt, so that none may come from a cache."""
+        if self.pooling is not None:
+            return self.pooling.method != "last"
+        return self.params.prompt_logprobs is not None
+
 
     @property
     def num_tokens(self) -> int:

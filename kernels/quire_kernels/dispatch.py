@@ -75,6 +75,7 @@ def _dispatched(operation: Callable[P, R]) -> Callable[P, R]:
 
 write_kv = _dispatched(reference.write_kv)
 paged_attention = _dispatched(reference.paged_attention)
+bidirectional_attention = _dispatched(reference.bidirectional_attention)
 rms_norm = _dispatched(reference.rms_norm)
 add_rms_norm = _dispatched(reference.add_rms_norm)
 layer_norm = _dispatched(reference.layer_norm)

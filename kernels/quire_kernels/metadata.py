@@ -33,3 +33,19 @@ class AttentionMetadata:
     slots: torch.Tensor
     max_query_len: int
     max_seq_len: int
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderMetadata:
+    """A batch of whole sequences for an encoder: all tokens one after the other, shorter sequences first.
+
+    Args:
+        groups: (number of sequences, tokens of each), in the order in which they lie; lengths ascend.
+    """
+
+    groups: tuple[tuple[int, int], ...]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return self.groups[-1][1]

@@ -268,7 +268,7 @@ def test_quantized_checkpoints_are_refused_by_name(folder):
     "overrides, message",
     [
         ({"architectures": ["LlamaForCausalLn"]}, "did you mean 'LlamaForCausalLM'"),
-        ({"architectures": ["BertModel"]}, "Gemma2ForCausalLM, LlamaForCausalLM"),
+        ({"architectures": ["T5Model"]}, "Gemma2ForCausalLM, LlamaForCausalLM"),
         ({"architectures": None}, "names no architecture"),
         ({"hidden_act": "swiglu9"}, "activation 'swiglu9'"),
         ({"num_key_value_heads": 3}, "no multiple of num_key_value_heads=3"),

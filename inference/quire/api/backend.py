@@ -9,6 +9,7 @@ import asyncio
 import json
 import secrets
 import time
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,11 +20,13 @@ from quire.api.calls import Call
 from quire.api.generation import Generation
 from quire.api.protocol.chat import TemplateFields
 from quire.api.protocol.fields import CallFields
+from quire.api.protocol.pooling import PoolingFields
 from quire.api.token_names import TokenNames
 from quire.engine.chat import Chat, prepare_chat
 from quire.engine.engine import Engine
 from quire.engine.output import RequestStream
-from quire.engine.prompts import ParsedPrompt
+from quire.engine.pooling_calls import vectors_of
+from quire.engine.prompts import ParsedPrompt, PoolingText
 from quire.errors import InvalidParamsError, ModelNotFoundError, RequestError
 from quire.sampling_params import SamplingParams
 
@@ -166,7 +169,7 @@ class Backend:
         defaults = self.options.default_chat_template_kwargs or {}
         return {**defaults, **reasoning, **(asked or {})} or None
 
-    def answer_id(self, prefix: str, request: CallFields, call: Call) -> str:
+    def answer_id(self, prefix: str, request: CallFields | PoolingFields, call: Call) -> str:
         """The answer's id: `chatcmpl-` and the label that the client or the server chose."""
         label = call.request_id if call.named else request.request_id or call.request_id
         return f"{prefix}-{label}"
@@ -206,12 +209,7 @@ class Backend:
             InvalidParamsError: a priority where the engine knows none.
             QueueFullError, EngineDrainingError, EngineDeadError: it takes no more.
         """
-        if request.priority and self.engine.config.scheduling_policy != "priority":
-            raise InvalidParamsError(
-                "priority has no effect here: the server must be started with "
-                "--scheduling-policy priority",
-                param="priority",
-            )
+        self._check_priority(request)
         salt = cache_salt(request, call)
         timeout = min(filter(None, (request.timeout, call.timeout)), default=None)
         unique = secrets.token_hex(6)
@@ -239,8 +237,40 @@ class Backend:
             streams[0].read = chat.reader(params.output_kind)
         return Generation(streams, [len(prompt.token_ids) for prompt in prompts])
 
+    async def vectors(
+        self, answer_id: str, texts: Sequence[PoolingText], request: PoolingFields, call: Call
+    ) -> list[array[float]]:
+        """Have texts computed, as one request; cancelling aborts it.
 
-def cache_salt(request: CallFields, call: Call) -> str | None:
+        Raises:
+            InvalidParamsError, QueueFullError, EngineDrainingError, EngineDeadError: as `submit`.
+            RequestFailedError, RequestTimeoutError, RequestAbortedError: there are no vectors.
+        """
+        self._check_priority(request)
+        stream = self.engine.submit_pooling(
+            texts,
+            priority=request.priority or 0,
+            request_id=f"{answer_id}#{secrets.token_hex(6)}",
+            timeout=min(filter(None, (request.timeout, call.timeout)), default=None),
+            cache_salt=cache_salt(request, call),
+            bounded=True,
+            trace_headers=call.trace_headers,
+        )
+        try:
+            return vectors_of(await anext(stream))
+        finally:
+            stream.close()
+
+    def _check_priority(self, request: CallFields | PoolingFields) -> None:
+        if request.priority and self.engine.config.scheduling_policy != "priority":
+            raise InvalidParamsError(
+                "priority has no effect here: the server must be started with "
+                "--scheduling-policy priority",
+                param="priority",
+            )
+
+
+def cache_salt(request: CallFields | PoolingFields, call: Call) -> str | None:
     """What keeps cached prefixes apart: the tenant and the request's own salt, told from each other."""
     if call.tenant is None and request.cache_salt is None:
         return None

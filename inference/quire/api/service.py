@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from quire.api import chat, completions, models, tokenization
+from quire.api import chat, completions, models, pooling, tokenization
 from quire.api.backend import Backend, ServiceOptions
 from quire.api.calls import Call, Event, Events, Reply, Stream
 from quire.api.parse import parse
@@ -13,7 +13,10 @@ from quire.api.protocol import (
     ChatCompletionRequest,
     CompletionRequest,
     DetokenizeRequest,
+    EmbeddingRequest,
+    RerankRequest,
     ResponsesRequest,
+    ScoreRequest,
     TokenizeRequest,
 )
 from quire.api.protocol.fields import Body
@@ -77,6 +80,18 @@ class Service:
     async def delete_response(self, response_id: str, call: Call) -> Reply:
         """DELETE /v1/responses/{id}."""
         return await self._responses.delete(response_id, call)
+
+    async def embeddings(self, request: EmbeddingRequest, call: Call) -> Reply:
+        """POST /v1/embeddings."""
+        return await pooling.embeddings(self._backend, request, call)
+
+    async def rerank(self, request: RerankRequest, call: Call) -> Reply:
+        """POST /v1/rerank."""
+        return await pooling.rerank(self._backend, request, call)
+
+    async def score(self, request: ScoreRequest, call: Call) -> Reply:
+        """POST /v1/score."""
+        return await pooling.score(self._backend, request, call)
 
     async def tokenize(self, request: TokenizeRequest, call: Call) -> Reply:
         """POST /tokenize."""

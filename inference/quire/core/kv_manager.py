@@ -93,9 +93,9 @@ class KVManager:
     def match(self, request: Request) -> list[int]:
         """Blocks of the longest cached prefix, looked up only; at least one token is left to compute.
 
-        No block for a request that wants log-probabilities of its prompt: every position is computed.
+        No block for a request that reads something off every position: all are computed.
         """
-        if not self.config.enable_prefix_caching or request.params.prompt_logprobs is not None:
+        if not self.config.enable_prefix_caching or request.needs_every_position:
             return []
         table = self._tables.setdefault(request.id, _Table())
         self._hash(request, table)

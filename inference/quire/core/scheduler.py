@@ -216,6 +216,8 @@ class Scheduler:
 
     def _admit(self, request: Request, draft: _Draft) -> bool:
         """Let a waiting request run, from the end of its cached prefix; False if it does not fit."""
+        if request.whole and request.num_tokens > draft.budget:
+            return False
         num_cached = self.kv.admit(request)
         if num_cached is None:
             return False
@@ -262,7 +264,7 @@ class Scheduler:
                     reports.append(report)
         # Only now: those that go back because of a failure have had their tokens of this step.
         for request_id, message in result.failed.items():
-            spared = result.tokens.keys() | result.failed.keys()
+            spared = result.tokens.keys() | result.pooled.keys() | result.failed.keys()
             reports += self._fail_alone(requests[request_id], message, spared)
         for request in requests.values():
             if request.status is RequestStatus.FINISHED:
@@ -296,6 +298,8 @@ class Scheduler:
         cleared_at = self._suspects.get(request.id)
         if cleared_at is not None and request.num_computed >= cleared_at:
             del self._suspects[request.id]
+        if request.pooling is not None:
+            return self._take_vector(request, chunk, result)
         tokens = result.tokens.get(request.id, [])
         assert bool(tokens) == chunk.samples, "a token exactly where one was asked for"
         report = Progress(request.id)
@@ -310,6 +314,17 @@ class Scheduler:
                 break
         report.logprobs = result.logprobs.get(request.id, [])[: len(report.new_token_ids)]
         return report if report.new_token_ids or report.prompt_logprobs else None
+
+    def _take_vector(
+        self, request: Request, chunk: Chunk, result: StepResult
+    ) -> Progress | None:
+        """A request that asks for a vector ends when its prompt has been computed."""
+        assert (request.id in result.pooled) == chunk.samples, "a vector exactly at the end"
+        if not chunk.samples:
+            return None
+        self._end(request, FinishReason.STOP)
+        vector = result.pooled[request.id]
+        return Progress(request.id, pooled=vector, finish_reason=FinishReason.STOP)
 
     def _end_after(self, request: Request, token_id: int) -> tuple[FinishReason, int | None] | None:
         """Whether, and why, the request ends with the token just appended."""
@@ -395,4 +410,6 @@ def _admission(request: Request) -> Admission:
         ),
         bad_words_ids=request.bad_words_ids,
         grammar=request.grammar,
+        pooling=request.pooling,
+        segment_start=request.segment_start,
     )

@@ -9,10 +9,21 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from quire.config import EngineConfig
-from quire.errors import InvalidParamsError, PromptTooLongError
+from quire.errors import InvalidParamsError, PromptTooLongError, UnsupportedTaskError
 from quire.sampling_params import RequestOutputKind, SamplingParams
 from quire.tokenizer import Tokenizer
 
+# What a model does, and what another one does not do.
+TASKS = {
+    "generate": "generates text (generate, chat; /v1/completions, /v1/chat/completions)",
+    "embed": "makes embeddings (embed, score, rerank; /v1/embeddings)",
+    "score": "scores pairs of texts (score, rerank; /v1/score, /v1/rerank)",
+}
+NOT_ABLE = {
+    "generate": "generates no text",
+    "embed": "makes no embeddings",
+    "score": "scores no pairs of texts",
+}
 MAX_TIMEOUT = 1e9  # seconds; larger numbers make no deadline
 MAX_SESSION_ID = 512  # characters
 
@@ -87,6 +98,22 @@ def check_params(
         )
     if params.allowed_token_ids:
         _check_choice(params, tokenizer, eos_token_ids)
+
+
+def check_task(task: str, tasks: frozenset[str], model: str) -> None:
+    """Check that a model is made for what is asked of it.
+
+    Args:
+        task: "generate", "embed" or "score".
+        tasks: those that it can do.
+        model: its name, for the message.
+
+    Raises:
+        UnsupportedTaskError: saying what it can do.
+    """
+    if task not in tasks:
+        able = " and ".join(TASKS[one] for one in sorted(tasks))
+        raise UnsupportedTaskError(f"{model} {NOT_ABLE[task]}: it {able}", param="model")
 
 
 def check_submission(

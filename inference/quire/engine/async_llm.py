@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,10 +11,23 @@ from quire.config import EngineConfig
 from quire.engine.chat import Chat, prepare_chat
 from quire.engine.engine import Engine
 from quire.engine.figures import Metric
+from quire.engine.pooling import embedding_texts, ranked, scoring
+from quire.engine.pooling_calls import (
+    embedding_outputs,
+    pool_async,
+    ranked_documents,
+    scoring_outputs,
+)
 from quire.engine.prompts import ParsedPrompt
 from quire.engine.sharing import EngineHandle
 from quire.errors import RequestError
-from quire.outputs import RequestOutput
+from quire.outputs import (
+    EmbeddingRequestOutput,
+    RankedDocument,
+    RequestOutput,
+    ScoringRequestOutput,
+)
+from quire.pooling_params import PoolingParams
 from quire.sampling_params import SamplingParams
 
 INLINE_CHARACTERS = 2000  # prompts up to this long are tokenized on the loop: a thread costs more
@@ -121,6 +134,65 @@ class AsyncLLM:
                 yield output
         finally:  # cancelled, closed or finished
             stream.close()
+
+    async def embed(
+        self,
+        prompts: Any,
+        *,
+        pooling_params: PoolingParams | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        request_id: str | None = None,
+        priority: int = 0,
+    ) -> list[EmbeddingRequestOutput]:
+        """The embedding of one text or many; as `LLM.embed`. Cancelling the task aborts the request."""
+        engine = self.engine
+        texts = await asyncio.to_thread(
+            partial(
+                embedding_texts,
+                engine,
+                prompts,
+                pooling_params,
+                prompt_name=prompt_name,
+                prompt=prompt,
+            )
+        )
+        return embedding_outputs(texts, await pool_async(engine, texts, request_id, priority))
+
+    async def score(
+        self,
+        data_1: str | Sequence[str],
+        data_2: str | Sequence[str],
+        *,
+        pooling_params: PoolingParams | None = None,
+        request_id: str | None = None,
+        priority: int = 0,
+    ) -> list[ScoringRequestOutput]:
+        """How well texts fit together; as `LLM.score`. Cancelling the task aborts the request."""
+        engine = self.engine
+        pairs = await asyncio.to_thread(scoring, engine, data_1, data_2, pooling_params)
+        return scoring_outputs(pairs, await pool_async(engine, pairs.texts, request_id, priority))
+
+    async def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        top_n: int | None = None,
+        pooling_params: PoolingParams | None = None,
+        request_id: str | None = None,
+        priority: int = 0,
+    ) -> list[RankedDocument]:
+        """The documents that fit a query best, best first; as `LLM.rerank`."""
+        ranked((), top_n)  # refused before anything is run
+        outputs = await self.score(
+            query,
+            documents,
+            pooling_params=pooling_params,
+            request_id=request_id,
+            priority=priority,
+        )
+        return ranked_documents(documents, outputs, top_n)
 
     async def abort(self, request_id: str | Iterable[str]) -> None:
         """End requests with finish_reason "abort"; ids that do not run are ignored."""

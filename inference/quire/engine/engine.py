@@ -21,7 +21,7 @@ from typing import Any
 
 from quire.config import EngineConfig
 from quire.core.scheduler import Scheduler
-from quire.engine.admission import check_params, check_submission, resolve_params
+from quire.engine.admission import check_params, check_submission, check_task, resolve_params
 from quire.engine.backlog import Backlog
 from quire.engine.chat import ChatFormats
 from quire.engine.grammars import Grammars
@@ -31,7 +31,7 @@ from quire.engine.loop import EngineLoop, sequence_ids
 from quire.engine.metrics import EngineMetrics
 from quire.engine.output import RequestState, RequestStream
 from quire.engine.prefix_report import PrefixReport, report_prefix
-from quire.engine.prompts import ParsedPrompt, parse_prompt
+from quire.engine.prompts import ParsedPrompt, PoolingText, parse_prompt
 from quire.engine.records import EngineListener, Listeners
 from quire.engine.thread import EngineThread
 from quire.errors import EngineDeadError, RequestError
@@ -128,6 +128,10 @@ class Engine:
         )
 
     def parse_chat(
+    def require(self, task: str) -> None:
+        """Raise UnsupportedTaskError unless the model can do it: "generate", "embed" or "score"."""
+        check_task(task, self.facts.tasks, self.config.model or self.facts.folder.name)
+
         self,
         messages: list[dict[str, Any]],
         *,
@@ -146,6 +150,7 @@ class Engine:
             PromptTooLongError: no token of the context is left for the answer.
         """
         if self.tokenizer is None:
+        self.require("generate")
             raise RequestError("chat needs a tokenizer; the engine has skip_tokenizer_init=True")
         text, token_ids = self.tokenizer.encode_chat(
             messages,
@@ -170,7 +175,9 @@ class Engine:
         Raises:
             InvalidParamsError: naming the field.
         """
+            UnsupportedTaskError: the model generates no text.
         resolved = resolve_params(params, self.facts.generation_defaults, output_kind)
+        self.require("generate")
         check_params(resolved, self.config, self.vocab_size, self.tokenizer, self.eos_token_ids)
         return resolved
 
@@ -239,6 +246,64 @@ class Engine:
         token_ids: list[int],
         cache_salt: str | None,
         priority: int,
+    def submit_pooling(
+        self,
+        texts: Sequence[PoolingText],
+        *,
+        priority: int = 0,
+        request_id: str | None = None,
+        timeout: float | None = None,
+        cache_salt: str | None = None,
+        bounded: bool = False,
+        trace_headers: Mapping[str, str] | None = None,
+    ) -> RequestStream:
+        """Queue texts whose vectors, or scores, are asked for together.
+
+        Args: as in `submit`, but for
+            texts: at least one, from `quire.engine.pooling`.
+
+        Returns:
+            a stream of one output, in which `outputs[i].pooled` is that of `texts[i]`.
+
+        Raises: as `submit`.
+        """
+        self._thread.check_process()
+        check_submission(priority, request_id, timeout, None)
+        now = self._clock()
+        state = RequestState(
+            request_id or f"request-{next(self._ids)}",
+            None,
+            [token_id for text in texts for token_id in text.token_ids],
+            SamplingParams(
+                n=len(texts),
+                max_tokens=None,
+                detokenize=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            ),
+            None,
+            RequestMetrics(arrival_time=now),
+            deadline=None if timeout is None else now + timeout,
+            show_metrics=not self.config.disable_log_stats,
+            trace_headers=trace_headers,
+        )
+        requests = [
+            Request(
+                id=sequence_id,
+                prompt_token_ids=text.token_ids,
+                params=state.params,
+                arrival_time=now,
+                priority=priority,
+                cache_salt=text.cache_salt if cache_salt is None else cache_salt,
+                pooling=text.pooling,
+                segment_start=text.segment_start,
+                whole=self.facts.pooling is not None and self.facts.pooling.whole,
+            )
+            for sequence_id, text in zip(
+                sequence_ids(state.request_id, len(texts)), texts, strict=True
+            )
+        ]
+        return self._thread.submit(state, requests, bounded=bounded)
+
         session_id: str | None,
     ) -> list[Request]:
         """One `Request` for each of the n sequences; they share the prompt through its cache."""

@@ -14,10 +14,19 @@ from quire.engine.chat import Chat, prepare_chat
 from quire.engine.engine import Engine
 from quire.engine.figures import Metric
 from quire.engine.output import RequestStream
+from quire.engine.pooling import embedding_texts, ranked, scoring
+from quire.engine.pooling_calls import embedding_outputs, pool, ranked_documents, scoring_outputs
 from quire.engine.prompts import ParsedPrompt, as_prompt_list
 from quire.engine.sharing import EngineHandle
 from quire.errors import InvalidParamsError, InvalidPromptError, RequestError
-from quire.outputs import BeamSearchOutput, RequestOutput
+from quire.outputs import (
+    BeamSearchOutput,
+    EmbeddingRequestOutput,
+    RankedDocument,
+    RequestOutput,
+    ScoringRequestOutput,
+)
+from quire.pooling_params import PoolingParams
 from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
 
 Messages = list[dict[str, Any]]
@@ -144,6 +153,91 @@ class LLM:
         """
         parsed = _each(as_prompt_list(prompts), self.engine.parse)
         return beam_search(self.engine, parsed, params)
+
+    # ------------------------------------------------------------------ vectors and scores
+
+    def embed(
+        self,
+        prompts: Any,
+        *,
+        pooling_params: PoolingParams | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        use_tqdm: bool | Callable[..., tqdm[Any]] = True,
+        priority: int = 0,
+    ) -> list[EmbeddingRequestOutput]:
+        """The embedding of one text or many, all in one batch.
+
+        Args:
+            prompts: text, a list of token ids, a dict with `prompt` or `prompt_token_ids`, or a list
+                of these.
+            pooling_params: dimensions, length, what to do with long texts.
+            prompt_name: which of the model's prompts ("query", ...) goes in front of each text; default:
+                the one that its files name.
+            prompt: an instruction of your own in its place.
+            use_tqdm, priority: as in `generate`.
+
+        Returns:
+            for each text an output whose `outputs.embedding` is a list of floats, in order.
+
+        Raises:
+            UnsupportedTaskError: the model makes no embeddings.
+            RequestError: a text or a parameter cannot be served; nothing is run then.
+            RequestFailedError: the model failed on a text.
+            EngineDeadError: the engine has stopped.
+        """
+        texts = embedding_texts(
+            self.engine, prompts, pooling_params, prompt_name=prompt_name, prompt=prompt
+        )
+        return embedding_outputs(texts, pool(self.engine, texts, use_tqdm, priority))
+
+    def score(
+        self,
+        data_1: str | Sequence[str],
+        data_2: str | Sequence[str],
+        *,
+        pooling_params: PoolingParams | None = None,
+        use_tqdm: bool | Callable[..., tqdm[Any]] = True,
+        priority: int = 0,
+    ) -> list[ScoringRequestOutput]:
+        """How well texts fit together: by a cross-encoder, or by the cosine of two embeddings.
+
+        Args:
+            data_1: one query, or as many as there are documents.
+            data_2: one document or several.
+            pooling_params, use_tqdm, priority: as in `embed`.
+
+        Returns:
+            for each document an output whose `outputs.score` is a float, in order.
+
+        Raises: as `embed`.
+        """
+        pairs = scoring(self.engine, data_1, data_2, pooling_params)
+        return scoring_outputs(pairs, pool(self.engine, pairs.texts, use_tqdm, priority))
+
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        top_n: int | None = None,
+        pooling_params: PoolingParams | None = None,
+        use_tqdm: bool | Callable[..., tqdm[Any]] = True,
+        priority: int = 0,
+    ) -> list[RankedDocument]:
+        """The documents that fit a query best, best first.
+
+        Args:
+            top_n: how many; default: all.
+            pooling_params, use_tqdm, priority: as in `embed`.
+
+        Raises: as `embed`.
+        """
+        ranked((), top_n)  # refused before anything is run
+        outputs = self.score(
+            query, documents, pooling_params=pooling_params, use_tqdm=use_tqdm, priority=priority
+        )
+        return ranked_documents(documents, outputs, top_n)
 
     # ------------------------------------------------------------------ streams
 

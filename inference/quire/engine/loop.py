@@ -165,7 +165,7 @@ class EngineLoop:
         else:
             progress = self.scheduler.update(plan, result)
             self.num_not_finite = (
-                0 if result.tokens else self.num_not_finite + result.num_not_finite
+                0 if result.tokens or result.pooled else self.num_not_finite + result.num_not_finite
             )
         last_step, self.last_step = self.last_step, self.clock()
         self._deliver(progress, self.last_step, last_step)
@@ -240,6 +240,10 @@ class EngineLoop:
                 else:
                     self._note_late_token(sequence, now)
                 sequence.last_token_time = now
+            if item.pooled is not None:
+                self._metrics.record_pooled(
+                    sequence.request.num_prompt_tokens, sequence.request.num_cached
+                )
             if stop_string is not None:
                 self.scheduler.finish(item.request_id, FinishReason.STOP, stop_string)
             if item.error is not None:

@@ -127,6 +127,11 @@ class EngineMetrics:
         if metrics.time_to_first_token is not None:
             self._first_token.add(metrics.time_to_first_token)
 
+    def record_pooled(self, prompt: int, cached: int) -> None:
+        """A vector has been made of a prompt of which `cached` tokens were in the prefix cache."""
+        self.prompt_tokens += prompt
+        self.cached_prompt_tokens += cached
+
     def record_finish(self, record: RequestRecord) -> None:
         """A request and all its sequences have left the engine."""
         self.finished.update(record.finish_reasons)

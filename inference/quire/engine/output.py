@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 
 from quire.engine.detokenizer import Detokenizer
@@ -44,6 +45,7 @@ class SequenceOutput:
         self.finish_reason: FinishReason | None = None
         self.stop_reason: int | str | None = None
         self.error: str | None = None
+        self.pooled: array[float] | None = None
         self.changed = False  # since the caller last took an output
         self._taken = 0  # tokens that went out with earlier deltas
         self.unread_bytes = 0  # about what is kept for the next take
@@ -53,6 +55,7 @@ class SequenceOutput:
     def apply(self, progress: Progress) -> str | None:
         """Take in a step's progress; returns the stop string if the text ended by one."""
         self.changed = True
+        self.pooled = progress.pooled
         by_token = progress.finish_reason is FinishReason.STOP
         kept = self._detokenizer.append(progress.new_token_ids, ends_with_stop_token=by_token)
         self.token_ids += progress.new_token_ids[:kept]
@@ -98,6 +101,7 @@ class SequenceOutput:
             finish_reason=None if self.finish_reason is None else self.finish_reason.value,
             stop_reason=self.stop_reason,
             error=self.error,
+            pooled=self.pooled,
         )
 
 
@@ -142,6 +146,7 @@ class RequestState:
             None if params.prompt_logprobs is None else [None]
         )
         self._error: Callable[[], QuireError] | None = None
+        self._num_ended = 0  # of the first sequences, all
         self._done = False  # the caller has taken the last output
         self._lock = threading.Condition()
         self._listeners: list[Callable[[], None]] = []
@@ -212,7 +217,10 @@ class RequestState:
                 self._notify()
 
     def _settle(self, now: float) -> None:
-        self.finished = all(sequence.finish_reason for sequence in self._sequences)
+        sequences = self._sequences
+        while self._num_ended < len(sequences) and sequences[self._num_ended].finish_reason:
+            self._num_ended += 1
+        self.finished = self._num_ended == len(sequences)
         if self.finished:
             self.metrics.finished_time = now
         if self.finished or self.params.output_kind is not RequestOutputKind.FINAL_ONLY:

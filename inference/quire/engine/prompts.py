@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 from typing_extensions import NotRequired
 
 from quire.errors import InvalidPromptError, PromptTooLongError, suggest
+from quire.request import Pooling
 from quire.tokenizer import Tokenizer
 
 ACCEPTED = (
@@ -60,6 +61,23 @@ class ParsedPrompt:
     cache_salt: str | None = None
 
 
+
+
+@dataclass(frozen=True, slots=True)
+class PoolingText:
+    """One text, or a pair of them as one, whose vector or score is asked for; ready for the engine.
+
+    Args:
+        token_ids: at least one, each in the vocabulary, no more than the context holds.
+        pooling: how the vector is made.
+        segment_start: of a pair, the position where the second text begins, where the model marks it.
+        cache_salt: as in `ParsedPrompt`.
+    """
+
+    token_ids: list[int]
+    pooling: Pooling
+    segment_start: int | None = None
+    cache_salt: str | None = None
 def as_prompt_list(prompts: Any) -> list[Any]:
     """One prompt or many as a list of prompts; a list of integers is one prompt.
 
@@ -68,7 +86,7 @@ def as_prompt_list(prompts: Any) -> list[Any]:
     """
     if isinstance(prompts, (str, Mapping)):
         return [prompts]
-    if not _is_list(prompts):
+    if not is_list(prompts):
         raise InvalidPromptError(
             f"a prompt must be {ACCEPTED}; got {type(prompts).__name__}{_as_list(prompts)}",
             param="prompt",
@@ -99,11 +117,11 @@ def parse_prompt(
         InvalidPromptError: empty, of a wrong type, or with an id outside the vocabulary.
         PromptTooLongError: no token of the context is left for the completion.
     """
-    content, text, cache_salt = _unwrap(prompt)
+    content, text, cache_salt = unwrap(prompt)
     if isinstance(content, str):
         text = content
         token_ids = _tokenize(content, tokenizer, max_model_len, add_special_tokens)
-    elif _is_list(content):
+    elif is_list(content):
         token_ids = list(content)
     else:
         raise InvalidPromptError(
@@ -115,12 +133,16 @@ def parse_prompt(
     # Length first: checking ids takes time, and a prompt that is too long needs none of it.
     if len(token_ids) >= max_model_len:
         raise PromptTooLongError(_too_long(len(token_ids), max_model_len), param="prompt")
-    _check_ids(token_ids, vocab_size)
+    check_ids(token_ids, vocab_size)
     return ParsedPrompt(text, token_ids, cache_salt)
 
 
-def _unwrap(prompt: Any) -> tuple[Any, str | None, str | None]:
-    """Text or ids of a prompt, the text that ids are said to stand for, and the cache salt."""
+def unwrap(prompt: Any) -> tuple[Any, str | None, str | None]:
+    """Text or ids of a prompt, the text that ids are said to stand for, and the cache salt.
+
+    Raises:
+        InvalidPromptError: a dict with other fields, or with neither.
+    """
     if not isinstance(prompt, Mapping):
         return prompt, None, None
     for key in prompt:
@@ -137,7 +159,7 @@ def _unwrap(prompt: Any) -> tuple[Any, str | None, str | None]:
         raise InvalidPromptError("cache_salt must be a non-empty text", param="prompt.cache_salt")
     text, token_ids = prompt.get("prompt"), prompt.get("prompt_token_ids")
     if token_ids is not None:
-        if not _is_list(token_ids):
+        if not is_list(token_ids):
             raise InvalidPromptError(
                 f"prompt_token_ids must be a list of ids, got {type(token_ids).__name__}"
                 f"{_as_list(token_ids)}",
@@ -167,7 +189,8 @@ def _tokenize(
     return tokenizer.encode(text, add_special_tokens=add_special_tokens)
 
 
-def _check_ids(token_ids: Sequence[Any], vocab_size: int) -> None:
+def check_ids(token_ids: Sequence[Any], vocab_size: int) -> None:
+    """Raise InvalidPromptError unless all are ids of a vocabulary of that size."""
     for position, token_id in enumerate(token_ids):
         if isinstance(token_id, bool) or not isinstance(token_id, int):
             raise InvalidPromptError(
@@ -199,5 +222,6 @@ def _as_list(value: Any) -> str:
     return "; its .tolist() makes Python integers" if hasattr(value, "tolist") else ""
 
 
-def _is_list(value: Any) -> bool:
+def is_list(value: Any) -> bool:
+    """Whether it is a sequence of items, and no text."""
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))

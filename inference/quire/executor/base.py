@@ -16,6 +16,31 @@ from quire.plan import StepPlan, StepResult
 
 
 @dataclass(frozen=True, slots=True)
+class PoolingFacts:
+    """How a model makes vectors of texts, or scores of pairs of them.
+
+    Args:
+        method: as in `quire.request.Pooling`.
+        activate: whether embeddings have unit length unless the caller says otherwise; scores: always True.
+        size: numbers of an embedding; 1 for a score.
+        whole: a text is computed in one step; and a tokenizer may write two of them as one.
+        include_prompt: whether the tokens of a prompt count.
+        prompts: by name, what is put in front of texts.
+        default_prompt_name: which of them where the caller names none.
+        lower_case: whether texts are to be lowered.
+    """
+
+    method: str
+    activate: bool = True
+    size: int = 1
+    whole: bool = False
+    include_prompt: bool = True
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    lower_case: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFacts:
     """What an engine must know of the model that its executor runs.
 
@@ -24,12 +49,16 @@ class ModelFacts:
         vocab_size: width of the logits; every token id of a request is below it.
         eos_token_ids: ids that end a sequence, by the model's own files.
         generation_defaults: `SamplingParams` fields that the model's files set.
+        tasks: what it can do: of "generate", "embed" and "score" (a cross-encoder).
+        pooling: how it does the last two; None where it does neither.
     """
 
     folder: Path
     vocab_size: int
     eos_token_ids: frozenset[int] = frozenset()
     generation_defaults: Mapping[str, Any] = field(default_factory=dict)
+    tasks: frozenset[str] = frozenset({"generate"})
+    pooling: PoolingFacts | None = None
 
 
 class Executor(Protocol):

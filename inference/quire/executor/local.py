@@ -9,10 +9,14 @@ import torch
 from quire.config import EngineConfig, ModelLimits
 from quire.executor.base import ModelFacts
 from quire.executor.cores import usable_cores
-from quire.hub import find_model
+from quire.executor.pooling import make_pooler, tasks_of
+from quire.hub import Checkpoint, find_model
+from quire.models.base import CausalLM, Model
+from quire.models.encoder import Encoder
 from quire.models.loader import load_model
 from quire.plan import StepPlan, StepResult
-from quire.runner.kv_cache import allocate_cache, plan_cache
+from quire.runner.encoder import EncoderRunner
+from quire.runner.kv_cache import allocate_cache, cache_of_encoder, plan_cache
 from quire.runner.runner import ModelRunner
 
 
@@ -37,17 +41,28 @@ class LocalExecutor:
             max_positions=model.spec.max_positions,
             dtype=str(model.dtype).removeprefix("torch."),
             device=model.device.type,
+            usual_length=_usual_length(model, checkpoint),
+            whole=isinstance(model, Encoder),
         )
         self.config = config.resolve(limits)
-        self.cache = plan_cache(model.spec, self.config, model.dtype)
-        kv = allocate_cache(model.spec, self.cache, model.dtype, model.device)
+        pooling, pooler = make_pooler(model, checkpoint, config)
         self.facts = ModelFacts(
             folder=checkpoint.folder,
             vocab_size=model.spec.vocab_size,
             eos_token_ids=checkpoint.eos_token_ids,
             generation_defaults=checkpoint.sampling_defaults,
+            tasks=tasks_of(model, checkpoint, config),
+            pooling=pooling,
         )
-        self._runner: ModelRunner | None = ModelRunner(model, self.config, kv)
+        self._runner: ModelRunner | EncoderRunner | None
+        if isinstance(model, Encoder):
+            self.cache = cache_of_encoder(self.config)
+            self._runner = EncoderRunner(model, pooler)
+        else:
+            assert isinstance(model, CausalLM)
+            self.cache = plan_cache(model.spec, self.config, model.dtype)
+            kv = allocate_cache(model.spec, self.cache, model.dtype, model.device)
+            self._runner = ModelRunner(model, self.config, kv, pooler)
 
     def execute(self, plan: StepPlan) -> StepResult:
         """See `Executor.execute`."""
@@ -59,6 +74,12 @@ class LocalExecutor:
         self._runner = None
         if self.config.device == "cuda":
             torch.cuda.empty_cache()  # or torch keeps the memory from everyone else
+
+
+def _usual_length(model: Model, checkpoint: Checkpoint) -> int | None:
+    """Longest text by sentence-transformers' files, as far as the model's positions reach."""
+    length = checkpoint.sentence.max_seq_length
+    return None if length is None else min(length, model.spec.max_positions)
 
 
 def _set_threads(threads: int | None) -> None:

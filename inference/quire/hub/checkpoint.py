@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from quire.hub.sentence_transformers import SentenceSettings
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -22,6 +24,7 @@ class Checkpoint:
         eos_token_ids: ids that end a sequence, from generation_config.json, else config.json (the
             tokenizer's own is not among them).
         commit: the hub's commit that every file is of; None for a local folder.
+        sentence: what sentence-transformers' files say of embeddings and scores.
     """
 
     name: str
@@ -30,3 +33,10 @@ class Checkpoint:
     sampling_defaults: Mapping[str, Any] = field(default_factory=dict)
     eos_token_ids: frozenset[int] = frozenset()
     commit: str | None = None
+    sentence: SentenceSettings = field(default_factory=SentenceSettings)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the architecture's name is that of a model with a head, and not of the layers alone."""
+        names = [str(name) for name in getattr(self.hf_config, "architectures", None) or ()]
+        return not names or not names[0].endswith("Model") or names[0].endswith("LMHeadModel")

@@ -23,9 +23,11 @@ TIMEOUT = 10.0  # seconds for the question which files a repository has
 TEXT_FILES = (
     "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json",
     "added_tokens.json", "vocab*", "merges.txt", "*.tiktoken", "*.model", "chat_template*",
-    "additional_chat_templates/*",
+    "additional_chat_templates/*", "modules.json", "sentence_bert_config.json",
+    "config_sentence_transformers.json", "*/config.json",
 )  # fmt: skip
 SAFETENSORS_FILES = ("model*.safetensors", "model.safetensors.index.json")
+DENSE_FILES = ("*_Dense/model.safetensors", "*_Dense/pytorch_model.bin")
 PICKLED_FILES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 
 
@@ -76,7 +78,7 @@ def weights_of(names: Iterable[str], load_format: str) -> list[str]:
     names = list(names)
     safetensors, pickled = _matching(names, SAFETENSORS_FILES), _matching(names, PICKLED_FILES)
     chosen = {"safetensors": safetensors, "pt": pickled, "auto": safetensors or pickled}
-    return chosen[load_format]
+    return [*chosen[load_format], *_matching(names, DENSE_FILES)]
 
 
 def _snapshot(

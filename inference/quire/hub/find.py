@@ -11,6 +11,7 @@ from quire.hub.bundled import bundled_model
 from quire.hub.checkpoint import Checkpoint
 from quire.hub.configs import read_generation, read_hf_config
 from quire.hub.download import find_snapshot
+from quire.hub.sentence_transformers import read_sentence_settings
 
 
 def find_model(config: EngineConfig) -> Checkpoint:
@@ -38,6 +39,7 @@ def find_model(config: EngineConfig) -> Checkpoint:
         sampling_defaults=defaults,
         eos_token_ids=ends,
         commit=commit,
+        sentence=read_sentence_settings(folder, hf_config.to_dict()),
     )
 
 

@@ -29,12 +29,17 @@ class RMSNorm(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Layer norm with bias over the last dimension, of `size` elements."""
+    """Layer norm over the last dimension, of `size` elements."""
 
-    def __init__(self, size: int, eps: float) -> None:
+    bias: torch.Tensor
+
+    def __init__(self, size: int, eps: float, *, bias: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(size), requires_grad=False)
-        self.bias = nn.Parameter(torch.empty(size), requires_grad=False)
+        if bias:
+            self.bias = nn.Parameter(torch.empty(size), requires_grad=False)
+        else:  # models are built on the meta device, but this is in no checkpoint
+            self.register_buffer("bias", torch.zeros(size, device="cpu"), persistent=False)
         self.eps = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What every model is to the rest of quire: two functions and a spec.
+"""What every model is to the rest of quire: a spec, the names of its weights, and what it computes.
 
 A model knows nothing of requests, scheduling, sampling or where its weights come from.
 """
@@ -16,8 +16,8 @@ from quire.models.spec import ModelSpec, read_spec
 from quire_kernels.metadata import AttentionMetadata
 
 
-class CausalLM(nn.Module, ABC):
-    """Base of all models: token ids in, hidden states out, and logits where they are asked for.
+class Model(nn.Module, ABC):
+    """What decoders and encoders have in common.
 
     Subclasses build their modules in `__init__` under Hugging Face's weight names.
 
@@ -57,6 +57,14 @@ class CausalLM(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+    def renamed(self, name: str) -> str | None:
+        """What a checkpoint's tensor is called here, `prefix` and `packed` aside; None: nobody needs it."""
+        return None if name.endswith(self.ignored) else name
+
+
+class CausalLM(Model):
+    """A decoder: token ids in, hidden states out, and logits where they are asked for."""
 
     @abstractmethod
     def forward(

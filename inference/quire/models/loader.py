@@ -6,6 +6,7 @@ tensor by tensor. Nothing is left out and nothing is left over: a silently rando
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from quire.errors import ConfigError, DeviceMemoryError, UnsupportedModelError, 
 from quire.hub import Checkpoint, fetch_weights
 from quire.layers.embedding import LMHead
 from quire.layers.linear import Linear
-from quire.models.base import CausalLM
+from quire.models.base import Model
 from quire.models.registry import model_class
 from quire.models.weights import StoredTensor, read_tensors, weight_files
 from quire.quant import Weight, linear_method
@@ -28,7 +29,7 @@ Filled = dict[tuple[int, str | None], tuple[str, Path]]
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
-def load_model(checkpoint: Checkpoint, config: EngineConfig) -> CausalLM:
+def load_model(checkpoint: Checkpoint, config: EngineConfig) -> Model:
     """Build the checkpoint's model and fill it with its weights.
 
     Args:
@@ -48,10 +49,14 @@ def load_model(checkpoint: Checkpoint, config: EngineConfig) -> CausalLM:
     """
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, checkpoint)
-    quantized = getattr(checkpoint.hf_config, "quantization_config", None)
+    hf_config = checkpoint.hf_config
+    if not checkpoint.has_head:  # a decoder's head then takes no memory, and is in no file
+        hf_config = copy.copy(hf_config)
+        hf_config.tie_word_embeddings = True
+    quantized = getattr(hf_config, "quantization_config", None)
     method = linear_method(quantized, config.quantization, device)
     with torch.device("meta"):
-        model = model_class(checkpoint.hf_config)(checkpoint.hf_config, config.max_model_len)
+        model = model_class(hf_config)(hf_config, config.max_model_len)
         for module in model.modules():
             if isinstance(module, Linear | LMHead):
                 module.use(method)
@@ -147,7 +152,7 @@ def fill_randomly(model: nn.Module, seed: int) -> None:
             parameter.data.copy_(values)
 
 
-def fill(model: CausalLM, stored: Iterable[StoredTensor]) -> None:
+def fill(model: Model, stored: Iterable[StoredTensor]) -> None:
     """Copy a checkpoint's tensors into the model's parameters.
 
     Raises:
@@ -158,9 +163,10 @@ def fill(model: CausalLM, stored: Iterable[StoredTensor]) -> None:
     filled: Filled = {}
     with torch.no_grad():
         for item in stored:
-            if item.name.endswith(model.ignored):
+            ours = model.renamed(item.name)
+            if ours is None:
                 continue
-            name, part = _place(model, parameters, item)
+            name, part = _place(model, parameters, item, ours)
             parameter = parameters[name]
             _copy(parameter, part, item, filled.get((id(parameter), part)))
             filled[id(parameter), part] = (item.name, item.file)
@@ -179,10 +185,10 @@ def fill(model: CausalLM, stored: Iterable[StoredTensor]) -> None:
 
 
 def _place(
-    model: CausalLM, parameters: dict[str, nn.Parameter], item: StoredTensor
+    model: Model, parameters: dict[str, nn.Parameter], item: StoredTensor, ours: str
 ) -> tuple[str, str | None]:
     """The parameter that a tensor belongs to, and which part of it it is; None: all of it."""
-    for name in (item.name, model.prefix + item.name):
+    for name in (ours, model.prefix + ours):
         path, part = name.split("."), None
         if len(path) > 1:  # [..., module, "weight" or "bias"]
             path[-2], part = model.packed.get(path[-2], (path[-2], None))
@@ -229,7 +235,7 @@ def _missing_parts(parameter: nn.Parameter, filled: Filled) -> list[str | None]:
     return [part for part in parts if part not in found] if found else [*parts] or [None]
 
 
-def _checkpoint_name(model: CausalLM, name: str, part: str | None) -> str:
+def _checkpoint_name(model: Model, name: str, part: str | None) -> str:
     """The name that a parameter, or a part of it, has in a checkpoint."""
     path = name.split(".")
     for theirs, ours in model.packed.items():

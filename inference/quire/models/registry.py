@@ -12,18 +12,37 @@ from typing import TYPE_CHECKING, Any
 from quire.errors import UnsupportedModelError, suggest
 
 if TYPE_CHECKING:
-    from quire.models.base import CausalLM
+    from quire.models.base import Model
 
 MODELS = MappingProxyType(
     {
+        "BertForMaskedLM": "quire.models.bert:BertEncoder",
+        "BertForSequenceClassification": "quire.models.bert:BertEncoder",
+        "BertModel": "quire.models.bert:BertEncoder",
         "GPT2LMHeadModel": "quire.models.gpt2:GPT2LMHeadModel",
         "Gemma2ForCausalLM": "quire.models.gemma2:Gemma2ForCausalLM",
         "LlamaForCausalLM": "quire.models.llama:LlamaForCausalLM",
+        "LlamaModel": "quire.models.llama:LlamaForCausalLM",
+        "MPNetForMaskedLM": "quire.models.mpnet:MPNetEncoder",
+        "MPNetForSequenceClassification": "quire.models.mpnet:MPNetEncoder",
+        "MPNetModel": "quire.models.mpnet:MPNetEncoder",
         "MistralForCausalLM": "quire.models.mistral:MistralForCausalLM",
+        "MistralModel": "quire.models.mistral:MistralForCausalLM",
+        "ModernBertForMaskedLM": "quire.models.modernbert:ModernBertEncoder",
+        "ModernBertForSequenceClassification": "quire.models.modernbert:ModernBertEncoder",
+        "ModernBertModel": "quire.models.modernbert:ModernBertEncoder",
         "Phi3ForCausalLM": "quire.models.phi3:Phi3ForCausalLM",
         "PhiForCausalLM": "quire.models.phi:PhiForCausalLM",
         "Qwen2ForCausalLM": "quire.models.qwen2:Qwen2ForCausalLM",
+        "Qwen2Model": "quire.models.qwen2:Qwen2ForCausalLM",
         "Qwen3ForCausalLM": "quire.models.qwen3:Qwen3ForCausalLM",
+        "Qwen3Model": "quire.models.qwen3:Qwen3ForCausalLM",
+        "RobertaForMaskedLM": "quire.models.roberta:RobertaEncoder",
+        "RobertaForSequenceClassification": "quire.models.roberta:RobertaEncoder",
+        "RobertaModel": "quire.models.roberta:RobertaEncoder",
+        "XLMRobertaForMaskedLM": "quire.models.roberta:RobertaEncoder",
+        "XLMRobertaForSequenceClassification": "quire.models.roberta:RobertaEncoder",
+        "XLMRobertaModel": "quire.models.roberta:RobertaEncoder",
     }
 )
 
@@ -33,7 +52,7 @@ def is_native(architecture: str | None) -> bool:
     return architecture in MODELS
 
 
-def model_class(hf_config: Any) -> type[CausalLM]:
+def model_class(hf_config: Any) -> type[Model]:
     """The class that runs a config's architecture.
 
     Args:
@@ -46,7 +65,7 @@ def model_class(hf_config: Any) -> type[CausalLM]:
     for name in names:
         if name in MODELS:
             module, _, attribute = MODELS[name].partition(":")
-            found: type[CausalLM] = getattr(importlib.import_module(module), attribute)
+            found: type[Model] = getattr(importlib.import_module(module), attribute)
             return found
     known = ", ".join(MODELS)
     if not names:

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from quire.grammar import Matcher
 from quire.plan import Admission, Chunk, StepPlan
+from quire.request import Pooling
 from quire.runner.logits import LogitsRules
+from quire.runner.pooler import Gather
 from quire.sampling_params import SamplingParams
 from quire_kernels.metadata import AttentionMetadata
 
@@ -37,6 +39,8 @@ class RequestState:
         rules: what its params change in the logits; None where they change nothing.
         matcher: where it stands in its grammar; None without one.
     """
+        pooling: how its vector is made, of a request that asks for one.
+        gather: what has been read off its hidden states for that.
 
     request_id: str
     row: int
@@ -49,6 +53,8 @@ class RequestState:
     matcher: Matcher | None = None
 
     @property
+    pooling: Pooling | None = None
+    gather: Gather | None = None
     def num_output_tokens(self) -> int:
         return self.num_tokens - self.num_prompt_tokens
 
@@ -71,6 +77,23 @@ class PromptSpan:
 @dataclass(frozen=True, slots=True)
 class Batch:
     """The tensors of one step.
+@dataclass(frozen=True, slots=True)
+class PoolSpan:
+    """The chunk of a request that asks for a vector.
+
+    Args:
+        state: the request.
+        rows: of the batch.
+        start: position of the first of them.
+        ends: whether they are the last ones of the prompt.
+    """
+
+    state: RequestState
+    rows: slice
+    start: int
+    ends: bool
+
+
 
     Args:
         ids: int64, [tokens].
@@ -82,6 +105,7 @@ class Batch:
     """
 
     ids: torch.Tensor
+        pool_spans: chunks of the requests that ask for a vector.
     positions: torch.Tensor
     meta: AttentionMetadata
     sampled: list[RequestState]
@@ -90,6 +114,7 @@ class Batch:
 
 
 class RequestTable:
+    pool_spans: list[PoolSpan]
     """All requests that the runner holds.
 
     Args:
@@ -166,7 +191,9 @@ class RequestTable:
         max_seq_len = int(seq_lens.max())
         # Beyond a request's length stand zeros or ids of an earlier holder of the row: valid ids.
         block_tables = self._tables[rows, : -(-max_seq_len // self._block_size)]
-        sampling = [i for i, chunk in enumerate(plan.chunks) if chunk.samples]
+        sampling = [
+            i for i, chunk in enumerate(plan.chunks) if chunk.samples and states[i].pooling is None
+        ]
         return Batch(
             ids=self._tensor(self._tokens[owners, positions].astype(np.int64)),
             positions=self._tensor(positions),
@@ -191,6 +218,13 @@ class RequestTable:
     def _tensor(self, array: NDArray[np.generic]) -> torch.Tensor:
         return torch.from_numpy(array).to(self._device)
 
+            pool_spans=[
+                PoolSpan(state, slice(first, first + chunk.length), chunk.start, chunk.samples)
+                for state, chunk, first in zip(
+                    states, plan.chunks, query_start.tolist(), strict=False
+                )
+                if state.pooling is not None
+            ],
     def _prompt_span(self, state: RequestState, chunk: Chunk, first_row: int) -> PromptSpan:
         end = min(chunk.start + chunk.length + 1, state.num_prompt_tokens)
         return PromptSpan(state, first_row, self._tokens[state.row, chunk.start + 1 : end].tolist())
@@ -216,6 +250,8 @@ class RequestTable:
     def _drop(self, request_id: str) -> None:
         state = self._states.pop(request_id, None)
         if state is not None:
+            pooling=admission.pooling,
+            gather=None if admission.pooling is None else Gather(admission.pooling),
             self._free_rows.append(state.row)
 
     def _grow(self, state: RequestState, block_ids: tuple[int, ...]) -> None:

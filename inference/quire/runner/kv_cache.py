@@ -55,6 +55,11 @@ def plan_cache(
     return cache
 
 
+def cache_of_encoder(config: EngineConfig) -> CacheConfig:
+    """Of no memory: a block for each text of a step, which is as long as the longest text may be."""
+    return CacheConfig(config.max_num_seqs, config.block_size, enable_prefix_caching=False)
+
+
 def allocate_cache(
     spec: ModelSpec, cache: CacheConfig, dtype: torch.dtype, device: torch.device
 ) -> list[torch.Tensor]:

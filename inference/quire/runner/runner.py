@@ -14,11 +14,19 @@ import torch
 from quire.config import EngineConfig
 from quire.models.base import CausalLM
 from quire.plan import StepPlan, StepResult, TokenLogprobs
-from quire.runner.batch import Batch, PromptSpan, RequestState, RequestTable
+from quire.request import Pooling
+from quire.runner.batch import (
+    Batch,
+    PoolSpan,
+    PromptSpan,
+    RequestState,
+    RequestTable,
+)
 from quire.runner.logits import apply_rules
 from quire.runner.logprobs import certain, token_logprobs, without_banned
 from quire.runner.replay import Replay
 from quire.runner.sampler import sample, uniforms
+from quire.runner.pooler import Pooler
 from quire.runner.structure import Structure
 from quire_kernels import dispatch as ops
 
@@ -45,10 +53,18 @@ class ModelRunner:
         kv: the KV cache, one tensor [2, blocks, kv_heads, block_size, head_dim] for each layer.
     """
 
-    def __init__(self, model: CausalLM, config: EngineConfig, kv: Sequence[torch.Tensor]) -> None:
+        pooler: makes vectors, for requests that ask for one.
+    def __init__(
+        self,
+        model: CausalLM,
+        config: EngineConfig,
+        kv: Sequence[torch.Tensor],
+        pooler: Pooler | None = None,
+    ) -> None:
         self._model = model
         assert config.max_model_len is not None
         max_blocks = -(-config.max_model_len // config.block_size)
+        self._pooler = pooler
         self._replay = Replay(model, kv, max_blocks, enabled=not config.enforce_eager)
         self._requests = RequestTable(config.block_size, model.spec.vocab_size, kv[0].device)
 
@@ -71,6 +87,8 @@ class ModelRunner:
             structure = Structure(batch.sampled, logits.device)
             self._choose(batch, logits, structure, result)
         return result
+        if batch.pool_spans:
+            self._pool(batch.pool_spans, hidden, result)
 
     def _choose(
         self, batch: Batch, logits: torch.Tensor, structure: Structure, result: StepResult
@@ -127,6 +145,27 @@ class ModelRunner:
         assert count is not None
         rows = max(1, PROMPT_LOGITS // self._model.spec.vocab_size)
         entries: list[TokenLogprobs] = []
+    def _pool(self, spans: Sequence[PoolSpan], hidden: torch.Tensor, result: StepResult) -> None:
+        """Read off what the chunks have; whose prompt ends here gets its vector."""
+        ended: list[tuple[RequestState, Pooling, torch.Tensor]] = []
+        for span in spans:
+            state = span.state
+            assert state.gather is not None and state.pooling is not None
+            state.gather.add(hidden[span.rows], span.start)
+            if span.ends:
+                ended.append((state, state.pooling, state.gather.vector()))
+        if not ended:
+            return
+        states, poolings, vectors = zip(*ended, strict=True)
+        assert self._pooler is not None, "the engine takes no such request without one"
+        made = self._pooler.finish(vectors, poolings)
+        for state, vector in zip(states, made, strict=True):
+            if vector is None:
+                result.failed[state.request_id] = NOT_FINITE
+                result.num_not_finite += 1
+            else:
+                result.pooled[state.request_id] = vector
+
         for start in range(0, len(span.token_ids), rows):
             token_ids = span.token_ids[start : start + rows]
             first = span.first_row + start

@@ -22,7 +22,10 @@ from quire.api.protocol import (
     ChatCompletionRequest,
     CompletionRequest,
     DetokenizeRequest,
+    EmbeddingRequest,
+    RerankRequest,
     ResponsesRequest,
+    ScoreRequest,
     TokenizeRequest,
 )
 from quire.api.protocol.fields import Body
@@ -39,6 +42,7 @@ from quire.server.page import send_page
 # Clients' types of answers, imported for /openapi.json alone.
 CHAT_COMPLETION = "openai.types.chat:ChatCompletion"
 COMPLETION = "openai.types:Completion"
+EMBEDDINGS = "openai.types:CreateEmbeddingResponse"
 RESPONSE = "openai.types.responses:Response"
 
 
@@ -117,6 +121,12 @@ class App:
                       get_json(self._delete)),
             Operation(("POST",), "/v1/responses/{response_id}/cancel", "End a background response",
                       get_json(self._cancel), answer=RESPONSE),
+            self._post("/v1/embeddings", "Texts as vectors", EmbeddingRequest,
+                       service.embeddings, EMBEDDINGS),
+            *(self._post(path, "Order documents by a query", RerankRequest, service.rerank)
+              for path in ("/v1/rerank", "/v2/rerank", "/rerank")),
+            *(self._post(path, "Score pairs of texts", ScoreRequest, service.score)
+              for path in ("/v1/score", "/score")),
             Operation(("GET",), "/v1/models", "The models that are served",
                       get_json(lambda scope: service.models())),
             Operation(("GET",), "/v1/models/{model:path}", "One model",

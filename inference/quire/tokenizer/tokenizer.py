@@ -40,6 +40,7 @@ class Tokenizer:
         self._chat = ChatTemplate(hf, chat_template)
         self._backend = _private_backend(hf)
         # Rust releases the GIL and is safe; Python code of unknown authors is called one at a time.
+        self._cutting = threading.Lock()
         self._guard = nullcontext() if self._backend is not None else threading.Lock()
 
     @classmethod
@@ -122,6 +123,63 @@ class Tokenizer:
         with self._guard:
             ids = self.hf.encode(text, add_special_tokens=add_special_tokens, verbose=False)
         return [int(i) for i in ids]
+
+    def encode_texts(
+        self, texts: Sequence[str | tuple[str, str]], max_length: int | None = None
+    ) -> list[tuple[list[int], int | None]]:
+        """Token ids of many texts, or pairs of texts as one, special tokens included, in one call.
+
+        Args:
+            texts: a pair is written as the tokenizer writes two texts (`[CLS] a [SEP] b [SEP]`).
+            max_length: cut longer ones to so many tokens; of a pair, the longer text first.
+
+        Returns:
+            for each the ids, and of a pair the position where the second text's segment begins, if the
+            tokenizer marks segments.
+
+        Raises:
+            InvalidPromptError: a text holds half a surrogate pair, or `max_length` leaves no room for text.
+        """
+        for text in texts:
+            check_text(text if isinstance(text, str) else "".join(text))
+        if self._backend is None:
+            with self._guard:
+                return [self._encode_slow(text, max_length) for text in texts]
+        if max_length is None:
+            batch = self._backend.encode_batch_fast(list(texts), add_special_tokens=True)
+        else:
+            batch = self._encode_cut(texts, max_length)
+        return [(list(one.ids), _second_segment(one.type_ids)) for one in batch]
+
+    def _encode_cut(self, texts: Sequence[str | tuple[str, str]], max_length: int) -> list[Any]:
+        """Through a clone of the Rust part that only cuts, for one caller at a time."""
+        backend = self._cutting_backend
+        special = backend.num_special_tokens_to_add(any(not isinstance(t, str) for t in texts))
+        _check_room(max_length, special)
+        with self._cutting:
+            backend.enable_truncation(max_length, strategy="longest_first")
+            return list(backend.encode_batch_fast(list(texts), add_special_tokens=True))
+
+    def _encode_slow(
+        self, text: str | tuple[str, str], max_length: int | None
+    ) -> tuple[list[int], int | None]:
+        first, second = (text, None) if isinstance(text, str) else text
+        if max_length is not None:
+            _check_room(max_length, self.hf.num_special_tokens_to_add(second is not None))
+        encoded = self.hf(
+            first,
+            second,
+            truncation=max_length is not None,
+            max_length=max_length,
+            return_token_type_ids=True,
+            verbose=False,
+        )
+        ids = [int(i) for i in encoded["input_ids"]]
+        return ids, _second_segment(encoded["token_type_ids"])
+
+    @cached_property
+    def _cutting_backend(self) -> Any:
+        return copy.deepcopy(self._backend)
 
     def decode(
         self,
@@ -270,6 +328,20 @@ class Tokenizer:
         if token_ids[: len(line_break)] == line_break:
             return token_ids[len(line_break) :]
         return self.encode(text, add_special_tokens=False)
+
+
+def _second_segment(type_ids: Sequence[int]) -> int | None:
+    """Where the first 1 stands."""
+    return type_ids.index(1) if 1 in type_ids else None
+
+
+def _check_room(max_length: int, special: int) -> None:
+    if max_length <= special:
+        raise InvalidPromptError(
+            f"truncate_prompt_tokens={max_length} leaves no room for text: {special} special tokens stand "
+            "around it",
+            param="truncate_prompt_tokens",
+        )
 
 
 def check_text(text: str) -> None:

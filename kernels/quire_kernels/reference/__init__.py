@@ -5,6 +5,7 @@ It runs on any device and is what a device without a faster version uses.
 
 from quire_kernels.reference.activation import gelu_and_mul, silu_and_mul
 from quire_kernels.reference.attention import paged_attention, write_kv
+from quire_kernels.reference.bidirectional import bidirectional_attention
 from quire_kernels.reference.linear import (
     embedding,
     int8_embedding,
@@ -21,6 +22,7 @@ from quire_kernels.reference.rotary import rotary_and_write_kv, rotary_angles, r
 __all__ = [
     "add_rms_norm",
     "embedding",
+    "bidirectional_attention",
     "gelu_and_mul",
     "int8_embedding",
     "int8_linear",

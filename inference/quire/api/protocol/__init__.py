@@ -2,6 +2,7 @@
 
 from quire.api.protocol.chat import ChatCompletionRequest
 from quire.api.protocol.completion import CompletionRequest
+from quire.api.protocol.pooling import EmbeddingRequest, RerankRequest, ScoreRequest
 from quire.api.protocol.responses import ResponsesRequest
 from quire.api.protocol.tokenize import DetokenizeRequest, TokenizeRequest
 
@@ -9,6 +10,9 @@ __all__ = [
     "ChatCompletionRequest",
     "CompletionRequest",
     "DetokenizeRequest",
+    "EmbeddingRequest",
+    "RerankRequest",
     "ResponsesRequest",
+    "ScoreRequest",
     "TokenizeRequest",
 ]

@@ -108,6 +108,40 @@ RESPONSES: Mapping[str, Refusal] = {
     "context_management": _HOSTED,
     "messages": Refusal("a response takes its messages in the field input"),
     "max_tokens": Refusal("write max_output_tokens"),
+_POOLING: Mapping[str, Refusal] = {
+    "messages": Refusal("write texts; a chat template is not applied"),
+    "add_special_tokens": Refusal("the tokenizer writes them around every text", (True,)),
+    "stream": Refusal("an answer of vectors or scores comes whole", (False,)),
+    "mm_processor_kwargs": _OPERATOR,
+    "truncation_side": Refusal("texts are cut at their end", ("right",)),
+    "softmax": Refusal("write use_activation"),
+    "activation": Refusal("write use_activation"),
+    "normalize": Refusal("write use_activation"),
+}
+
+EMBEDDING: Mapping[str, Refusal] = {
+    **_POOLING,
+    "input_type": Refusal("write prompt_name"),
+    "texts": Refusal("write input"),
+    "embed_dtype": Refusal("numbers are float32", ("float32",)),
+    "endianness": Refusal("the least significant byte is first", ("native", "little")),
+}
+
+RERANK: Mapping[str, Refusal] = {
+    **_POOLING,
+    "max_tokens_per_doc": Refusal("write truncate_prompt_tokens"),
+    "max_chunks_per_doc": Refusal("write truncate_prompt_tokens"),
+    "rank_fields": Refusal("documents are texts"),
+}
+
+SCORE: Mapping[str, Refusal] = {
+    **_POOLING,
+    "queries": Refusal("write text_1"),
+    "documents": Refusal("write text_2"),
+    "data_1": Refusal("write text_1"),
+    "data_2": Refusal("write text_2"),
+}
+
     "n": Refusal("a response is one; /v1/chat/completions has n", (1,)),
 }
 
