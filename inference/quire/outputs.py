@@ -67,9 +67,9 @@ class CompletionOutput:
         stop_reason: the stop string or stop token id that ended it; None for the end of sequence.
         error: what went wrong, where finish_reason is "error".
         message: of a chat, the text read as a message; None for plain completions.
+        pooled: float32, the vector or score of a request that asks for one; there is no text then.
     """
 
-        pooled: float32, the vector or score of a request that asks for one; there is no text then.
     index: int
     text: str
     token_ids: list[int]
@@ -79,9 +79,9 @@ class CompletionOutput:
     stop_reason: int | str | None = None
     error: str | None = None
     message: Message | None = None
+    pooled: array[float] | None = None
 
     def finished(self) -> bool:
-    pooled: array[float] | None = None
         return self.finish_reason is not None
 
 

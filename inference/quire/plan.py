@@ -29,9 +29,9 @@ class Admission:
     end_token_ids: tuple[int, ...]  # ends of sequence and stop ids: banned before `min_tokens`
     bad_words_ids: tuple[tuple[int, ...], ...]
     grammar: Grammar | None = None
-
     pooling: Pooling | None = None
     segment_start: int | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -87,10 +87,10 @@ class StepResult:
     logprobs: dict[str, list[TokenLogprobs]] = field(default_factory=dict)  # parallel to `tokens`
     # For the prompt positions start + 1, start + 2, ... that the request's chunk gave logits for.
     prompt_logprobs: dict[str, list[TokenLogprobs]] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)  # what went wrong with this request alone
-    num_not_finite: int = 0  # of these, requests for which the model gave NaN or infinite logits
     # float32: the vectors, or scores, of requests that ask for one and whose prompt has been computed.
     pooled: dict[str, array[float]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)  # what went wrong with this request alone
+    num_not_finite: int = 0  # of these, requests for which the model gave NaN or infinite logits
 
 
 @dataclass(slots=True)
@@ -101,7 +101,7 @@ class Progress:
     new_token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
+    pooled: array[float] | None = None
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
-    pooled: array[float] | None = None
     error: str | None = None  # with finish_reason ERROR

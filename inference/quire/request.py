@@ -35,7 +35,6 @@ class FinishReason(str, enum.Enum):
         return self.value
 
 
-class Grammar(Protocol):
 class RequestKind(str, enum.Enum):
     """What is asked for: text that follows, or one vector of what is there."""
 
@@ -61,6 +60,7 @@ class Pooling:
     activate: bool = True
 
 
+class Grammar(Protocol):
     """A compiled grammar as all but its maker and the runner see it: something to hand on."""
 
     def matcher(self) -> Any:
@@ -83,10 +83,10 @@ class Request:
         cache_salt: prefix-cache blocks are shared only between requests of the same salt.
         session_id: whose blocks are retained afterwards, for the session's next turn.
         grammar: what the output must follow; it says where the sequence may end.
-    """
         pooling: how its vector is made, of a request that asks for one and generates nothing.
         segment_start: of a pair of texts, the position where the second one begins.
         whole: its tokens see each other both ways, so that all are computed in one step.
+    """
 
     id: str
     prompt_token_ids: list[int]
@@ -99,11 +99,11 @@ class Request:
     cache_salt: str | None = None
     session_id: str | None = None
     grammar: Grammar | None = None
-
-    token_ids: list[int] = field(init=False)  # prompt, then what was generated
     pooling: Pooling | None = None
     segment_start: int | None = None
     whole: bool = False
+
+    token_ids: list[int] = field(init=False)  # prompt, then what was generated
     num_computed: int = field(init=False, default=0)
     num_cached: int = field(
         init=False, default=0
@@ -119,9 +119,6 @@ class Request:
         self.token_ids = list(self.prompt_token_ids)
 
     @property
-    def num_prompt_tokens(self) -> int:
-        return len(self.prompt_token_ids)
-    @property
     def kind(self) -> RequestKind:
         """What is asked for."""
         return RequestKind.GENERATE if self.pooling is None else RequestKind.POOL
@@ -133,6 +130,9 @@ class Request:
             return self.pooling.method != "last"
         return self.params.prompt_logprobs is not None
 
+    @property
+    def num_prompt_tokens(self) -> int:
+        return len(self.prompt_token_ids)
 
     @property
     def num_tokens(self) -> int:

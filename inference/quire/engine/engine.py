@@ -127,11 +127,11 @@ class Engine:
             add_special_tokens=add_special_tokens,
         )
 
-    def parse_chat(
     def require(self, task: str) -> None:
         """Raise UnsupportedTaskError unless the model can do it: "generate", "embed" or "score"."""
         check_task(task, self.facts.tasks, self.config.model or self.facts.folder.name)
 
+    def parse_chat(
         self,
         messages: list[dict[str, Any]],
         *,
@@ -149,8 +149,8 @@ class Engine:
             InvalidPromptError: no template, messages that it refuses, or tools that it does not show.
             PromptTooLongError: no token of the context is left for the answer.
         """
-        if self.tokenizer is None:
         self.require("generate")
+        if self.tokenizer is None:
             raise RequestError("chat needs a tokenizer; the engine has skip_tokenizer_init=True")
         text, token_ids = self.tokenizer.encode_chat(
             messages,
@@ -174,10 +174,10 @@ class Engine:
 
         Raises:
             InvalidParamsError: naming the field.
-        """
             UnsupportedTaskError: the model generates no text.
-        resolved = resolve_params(params, self.facts.generation_defaults, output_kind)
+        """
         self.require("generate")
+        resolved = resolve_params(params, self.facts.generation_defaults, output_kind)
         check_params(resolved, self.config, self.vocab_size, self.tokenizer, self.eos_token_ids)
         return resolved
 
@@ -240,12 +240,6 @@ class Engine:
         requests = self._make_requests(state, prompt.token_ids, salt, priority, session_id)
         return self._thread.submit(state, requests, bounded=bounded, grammar=grammar)
 
-    def _make_requests(
-        self,
-        state: RequestState,
-        token_ids: list[int],
-        cache_salt: str | None,
-        priority: int,
     def submit_pooling(
         self,
         texts: Sequence[PoolingText],
@@ -304,6 +298,12 @@ class Engine:
         ]
         return self._thread.submit(state, requests, bounded=bounded)
 
+    def _make_requests(
+        self,
+        state: RequestState,
+        token_ids: list[int],
+        cache_salt: str | None,
+        priority: int,
         session_id: str | None,
     ) -> list[Request]:
         """One `Request` for each of the n sequences; they share the prompt through its cache."""

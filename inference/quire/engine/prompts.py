@@ -61,8 +61,6 @@ class ParsedPrompt:
     cache_salt: str | None = None
 
 
-
-
 @dataclass(frozen=True, slots=True)
 class PoolingText:
     """One text, or a pair of them as one, whose vector or score is asked for; ready for the engine.
@@ -78,6 +76,8 @@ class PoolingText:
     pooling: Pooling
     segment_start: int | None = None
     cache_salt: str | None = None
+
+
 def as_prompt_list(prompts: Any) -> list[Any]:
     """One prompt or many as a list of prompts; a list of integers is one prompt.
 

@@ -38,9 +38,9 @@ class RequestState:
         seed: what its random numbers are made from.
         rules: what its params change in the logits; None where they change nothing.
         matcher: where it stands in its grammar; None without one.
-    """
         pooling: how its vector is made, of a request that asks for one.
         gather: what has been read off its hidden states for that.
+    """
 
     request_id: str
     row: int
@@ -51,10 +51,10 @@ class RequestState:
     seed: int
     rules: LogitsRules | None
     matcher: Matcher | None = None
-
-    @property
     pooling: Pooling | None = None
     gather: Gather | None = None
+
+    @property
     def num_output_tokens(self) -> int:
         return self.num_tokens - self.num_prompt_tokens
 
@@ -75,9 +75,6 @@ class PromptSpan:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """The tensors of one step.
-@dataclass(frozen=True, slots=True)
 class PoolSpan:
     """The chunk of a request that asks for a vector.
 
@@ -94,6 +91,9 @@ class PoolSpan:
     ends: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The tensors of one step.
 
     Args:
         ids: int64, [tokens].
@@ -102,19 +102,19 @@ class PoolSpan:
         sampled: the requests that get a token in this step.
         sample_rows: int64, [sampled], the rows of the batch that their tokens follow from.
         prompt_spans: prompt positions to report log-probabilities of.
+        pool_spans: chunks of the requests that ask for a vector.
     """
 
     ids: torch.Tensor
-        pool_spans: chunks of the requests that ask for a vector.
     positions: torch.Tensor
     meta: AttentionMetadata
     sampled: list[RequestState]
     sample_rows: torch.Tensor
     prompt_spans: list[PromptSpan]
+    pool_spans: list[PoolSpan]
 
 
 class RequestTable:
-    pool_spans: list[PoolSpan]
     """All requests that the runner holds.
 
     Args:
@@ -213,11 +213,6 @@ class RequestTable:
                 if state.params.prompt_logprobs is not None
                 and chunk.start + 1 < state.num_prompt_tokens
             ],
-        )
-
-    def _tensor(self, array: NDArray[np.generic]) -> torch.Tensor:
-        return torch.from_numpy(array).to(self._device)
-
             pool_spans=[
                 PoolSpan(state, slice(first, first + chunk.length), chunk.start, chunk.samples)
                 for state, chunk, first in zip(
@@ -225,6 +220,11 @@ class RequestTable:
                 )
                 if state.pooling is not None
             ],
+        )
+
+    def _tensor(self, array: NDArray[np.generic]) -> torch.Tensor:
+        return torch.from_numpy(array).to(self._device)
+
     def _prompt_span(self, state: RequestState, chunk: Chunk, first_row: int) -> PromptSpan:
         end = min(chunk.start + chunk.length + 1, state.num_prompt_tokens)
         return PromptSpan(state, first_row, self._tokens[state.row, chunk.start + 1 : end].tolist())
@@ -245,13 +245,13 @@ class RequestTable:
             seed=admission.seed,
             rules=LogitsRules.of(admission, self._vocab_size),
             matcher=_matcher(admission),
+            pooling=admission.pooling,
+            gather=None if admission.pooling is None else Gather(admission.pooling),
         )
 
     def _drop(self, request_id: str) -> None:
         state = self._states.pop(request_id, None)
         if state is not None:
-            pooling=admission.pooling,
-            gather=None if admission.pooling is None else Gather(admission.pooling),
             self._free_rows.append(state.row)
 
     def _grow(self, state: RequestState, block_ids: tuple[int, ...]) -> None:

@@ -24,9 +24,9 @@ from quire.runner.batch import (
 )
 from quire.runner.logits import apply_rules
 from quire.runner.logprobs import certain, token_logprobs, without_banned
+from quire.runner.pooler import Pooler
 from quire.runner.replay import Replay
 from quire.runner.sampler import sample, uniforms
-from quire.runner.pooler import Pooler
 from quire.runner.structure import Structure
 from quire_kernels import dispatch as ops
 
@@ -51,9 +51,9 @@ class ModelRunner:
         model: in eval mode.
         config: resolved.
         kv: the KV cache, one tensor [2, blocks, kv_heads, block_size, head_dim] for each layer.
+        pooler: makes vectors, for requests that ask for one.
     """
 
-        pooler: makes vectors, for requests that ask for one.
     def __init__(
         self,
         model: CausalLM,
@@ -62,9 +62,9 @@ class ModelRunner:
         pooler: Pooler | None = None,
     ) -> None:
         self._model = model
+        self._pooler = pooler
         assert config.max_model_len is not None
         max_blocks = -(-config.max_model_len // config.block_size)
-        self._pooler = pooler
         self._replay = Replay(model, kv, max_blocks, enabled=not config.enforce_eager)
         self._requests = RequestTable(config.block_size, model.spec.vocab_size, kv[0].device)
 
@@ -83,12 +83,12 @@ class ModelRunner:
         hidden, logits = self._replay.run(batch)
         for span in batch.prompt_spans:
             self._report_prompt(span, hidden, result)
+        if batch.pool_spans:
+            self._pool(batch.pool_spans, hidden, result)
         if logits is not None:
             structure = Structure(batch.sampled, logits.device)
             self._choose(batch, logits, structure, result)
         return result
-        if batch.pool_spans:
-            self._pool(batch.pool_spans, hidden, result)
 
     def _choose(
         self, batch: Batch, logits: torch.Tensor, structure: Structure, result: StepResult
@@ -140,11 +140,6 @@ class ModelRunner:
         if raw is not None:
             _report(raw, [states[i] for i in asked], [tokens[i] for i in asked], result)
 
-    def _report_prompt(self, span: PromptSpan, hidden: torch.Tensor, result: StepResult) -> None:
-        count = span.state.params.prompt_logprobs
-        assert count is not None
-        rows = max(1, PROMPT_LOGITS // self._model.spec.vocab_size)
-        entries: list[TokenLogprobs] = []
     def _pool(self, spans: Sequence[PoolSpan], hidden: torch.Tensor, result: StepResult) -> None:
         """Read off what the chunks have; whose prompt ends here gets its vector."""
         ended: list[tuple[RequestState, Pooling, torch.Tensor]] = []
@@ -166,6 +161,11 @@ class ModelRunner:
             else:
                 result.pooled[state.request_id] = vector
 
+    def _report_prompt(self, span: PromptSpan, hidden: torch.Tensor, result: StepResult) -> None:
+        count = span.state.params.prompt_logprobs
+        assert count is not None
+        rows = max(1, PROMPT_LOGITS // self._model.spec.vocab_size)
+        entries: list[TokenLogprobs] = []
         for start in range(0, len(span.token_ids), rows):
             token_ids = span.token_ids[start : start + rows]
             first = span.first_row + start

@@ -21,8 +21,8 @@ from quire_kernels.reference.rotary import rotary_and_write_kv, rotary_angles, r
 
 __all__ = [
     "add_rms_norm",
-    "embedding",
     "bidirectional_attention",
+    "embedding",
     "gelu_and_mul",
     "int8_embedding",
     "int8_linear",

@@ -108,6 +108,9 @@ RESPONSES: Mapping[str, Refusal] = {
     "context_management": _HOSTED,
     "messages": Refusal("a response takes its messages in the field input"),
     "max_tokens": Refusal("write max_output_tokens"),
+    "n": Refusal("a response is one; /v1/chat/completions has n", (1,)),
+}
+
 _POOLING: Mapping[str, Refusal] = {
     "messages": Refusal("write texts; a chat template is not applied"),
     "add_special_tokens": Refusal("the tokenizer writes them around every text", (True,)),
@@ -140,9 +143,6 @@ SCORE: Mapping[str, Refusal] = {
     "documents": Refusal("write text_2"),
     "data_1": Refusal("write text_1"),
     "data_2": Refusal("write text_2"),
-}
-
-    "n": Refusal("a response is one; /v1/chat/completions has n", (1,)),
 }
 
 # Parts of a message's content other than text.
