@@ -46,11 +46,13 @@ class Message:
         content: what is said; None where nothing is.
         reasoning: what was thought before, where the model shows it.
         tool_calls: calls that the model asks for.
+        num_reasoning_tokens: tokens of the thought, its tags not counted.
     """
 
     content: str | None = None
     reasoning: str | None = None
     tool_calls: list[ToolCall] = field(default_factory=list)
+    num_reasoning_tokens: int = 0
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from quire.request import FinishReason, Grammar, Pooling
 from quire.sampling_params import SamplingParams
+from quire.thoughts import Thought
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Admission:
     end_token_ids: tuple[int, ...]  # ends of sequence and stop ids: banned before `min_tokens`
     bad_words_ids: tuple[tuple[int, ...], ...]
     grammar: Grammar | None = None
+    thought: Thought | None = None
     pooling: Pooling | None = None
     segment_start: int | None = None
 
@@ -83,7 +85,7 @@ class StepResult:
     step: int
     tokens: dict[str, list[int]] = field(
         default_factory=dict
-    )  # several where a grammar forces them
+    )  # several where a grammar, or the end of a thought, forces them
     logprobs: dict[str, list[TokenLogprobs]] = field(default_factory=dict)  # parallel to `tokens`
     # For the prompt positions start + 1, start + 2, ... that the request's chunk gave logits for.
     prompt_logprobs: dict[str, list[TokenLogprobs]] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from quire.sampling_params import SamplingParams
+from quire.thoughts import Thought
 
 
 class RequestStatus(enum.Enum):
@@ -83,6 +84,7 @@ class Request:
         cache_salt: prefix-cache blocks are shared only between requests of the same salt.
         session_id: whose blocks are retained afterwards, for the session's next turn.
         grammar: what the output must follow; it says where the sequence may end.
+        thought: that the output begins with, where its tokens are limited.
         pooling: how its vector is made, of a request that asks for one and generates nothing.
         segment_start: of a pair of texts, the position where the second one begins.
         whole: its tokens see each other both ways, so that all are computed in one step.
@@ -99,6 +101,7 @@ class Request:
     cache_salt: str | None = None
     session_id: str | None = None
     grammar: Grammar | None = None
+    thought: Thought | None = None
     pooling: Pooling | None = None
     segment_start: int | None = None
     whole: bool = False

@@ -89,6 +89,8 @@ class SamplingParams:
         logit_bias: token id -> number in [-100, 100] (clamped) added to its logit.
         allowed_token_ids: only these may be generated.
         bad_words: words that may not be generated.
+        thinking_token_budget: the most tokens of the thought of a model that thinks before it answers; then
+            the thought's end is written, and the answer follows. None or -1: no limit.
         structured_outputs: a shape that the text must have; log-probabilities are then of what it allows.
         detokenize: make text; without it only ids are returned.
         skip_special_tokens: leave special tokens out of the text.
@@ -120,6 +122,7 @@ class SamplingParams:
     logit_bias: dict[int, float] | None = None
     allowed_token_ids: list[int] | None = None
     bad_words: list[str] | None = None
+    thinking_token_budget: int | None = None
     structured_outputs: StructuredOutputsParams | None = None
     detokenize: bool = True
     skip_special_tokens: bool = True
@@ -152,6 +155,8 @@ class SamplingParams:
             self.stop = [self.stop]
         if self.seed == -1:
             self.seed = None
+        if self.thinking_token_budget == -1:
+            self.thinking_token_budget = None
         if self.logprobs is True:
             self.logprobs = 1
         if self.prompt_logprobs is True:
@@ -214,6 +219,8 @@ class SamplingParams:
                 f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}",
                 param="min_tokens",
             )
+        if self.thinking_token_budget is not None:
+            _check_int("thinking_token_budget", self.thinking_token_budget, 0)
         for name in ("logprobs", "prompt_logprobs"):
             if getattr(self, name) is not None:
                 _check_int(name, getattr(self, name), -1)

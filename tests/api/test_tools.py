@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response
 
 from api_service import Pace, chat, respond, service, stream_chat, stream_response
 from quire.api.service import Service, ServiceOptions
 from quire.engine.engine import Engine
+from quire.errors import InvalidParamsError
 
 TOOL = {
     "type": "function",
@@ -59,6 +61,34 @@ async def test_a_streamed_call_is_openais() -> None:
     assert len(pieces) > 2
     assert parsed[-1].choices[0].finish_reason == "tool_calls"
     assert not any(one.choices[0].delta.content for one in parsed)
+
+
+async def test_thoughts_are_counted() -> None:
+    fields: dict[str, Any] = {"chat_template": TAGS}
+    pace = Pace()
+    async with service(THOUGHT, options=trusting()) as made:
+        details = (await chat(made, **fields))["usage"]["completion_tokens_details"]
+        count = details["reasoning_tokens"]
+        assert 5 < count < (await chat(made, **fields))["usage"]["completion_tokens"] - 5
+        plain = await chat(made)
+        assert plain["usage"]["completion_tokens_details"]["reasoning_tokens"] == 0
+        reply = await respond(made, input="Hm?", thinking_token_budget=-1)
+        assert reply["usage"]["output_tokens_details"]["reasoning_tokens"] == 0
+        with pytest.raises(InvalidParamsError, match="no tags for that"):
+            await respond(made, input="Hm?", thinking_token_budget=2)
+    async with service(THOUGHT, pace=pace, options=trusting()) as made:
+        options = {"include_usage": True}
+        chunks = await stream_chat(made, pace, stream_options=options, **fields)
+    assert chunks[-1]["usage"]["completion_tokens_details"]["reasoning_tokens"] == count
+
+
+async def test_thoughts_of_responses_are_counted() -> None:
+    config = {"reasoning_parser": "think"}
+    async with service(THOUGHT, **config) as made:
+        whole = await respond(made, input="Hm?")
+        budgeted = await respond(made, input="Hm?", thinking_token_budget=300)
+    assert whole["usage"]["output_tokens_details"]["reasoning_tokens"] > 5
+    assert budgeted["usage"]["output_tokens"] == whole["usage"]["output_tokens"]
 
 
 async def test_thoughts_are_apart() -> None:

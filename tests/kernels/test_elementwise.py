@@ -168,6 +168,21 @@ def test_peaks_of_rows_that_are_not_finite(ops):
     assert ids.tolist() == [40, 7, 0, 98]
 
 
+@pytest.mark.parametrize("width", [1, 31, 32, 33, 64, 1000])
+def test_tokens_are_restricted_by_bits(ops, width):
+    logits = torch.randn(6, width + 3)[:, :width]
+    words = torch.randint(-(2**31), 2**31, (4, -(-width // 32)), dtype=torch.int32)
+    words[0], words[1] = -1, 0  # all, none
+    owners = torch.tensor([2, -1, 0, 3, 1, 2])
+    expected = logits.tolist()
+    for row, owner in zip(expected, owners.tolist(), strict=True):
+        for i in range(width):
+            if owner >= 0 and not words[owner, i // 32].item() >> i % 32 & 1:
+                row[i] = -math.inf
+    ops.restrict_tokens(logits, words, owners)
+    assert logits.tolist() == expected
+
+
 @pytest.mark.parametrize("half", [1, 7, 32])
 def test_angles_of_positions(ops, half):
     positions = torch.tensor([0, 1, 5, 4097, 131071])

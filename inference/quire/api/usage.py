@@ -18,6 +18,7 @@ class Usage:
     def __init__(self, prompt_tokens: int) -> None:
         self.prompt_tokens = prompt_tokens
         self.completion_tokens = 0
+        self.reasoning_tokens = 0
         self._cached: dict[int, int] = {}  # by prompt
 
     @classmethod
@@ -31,7 +32,10 @@ class Usage:
     def add(self, index: int, output: RequestOutput) -> None:
         """Count an output for prompt `index` that holds only what is new."""
         self._cached[index] = output.num_cached_tokens
-        self.completion_tokens += sum(len(one.token_ids) for one in output.outputs)
+        for one in output.outputs:
+            self.completion_tokens += len(one.token_ids)
+            if one.message is not None:
+                self.reasoning_tokens += one.message.num_reasoning_tokens
 
     @property
     def cached_tokens(self) -> int:
@@ -45,6 +49,7 @@ class Usage:
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning_tokens},
         }
 
     def for_responses(self) -> dict[str, Any]:
@@ -53,6 +58,6 @@ class Usage:
             "input_tokens": self.prompt_tokens,
             "input_tokens_details": {"cached_tokens": self.cached_tokens, "cache_write_tokens": 0},
             "output_tokens": self.completion_tokens,
-            "output_tokens_details": {"reasoning_tokens": 0},
+            "output_tokens_details": {"reasoning_tokens": self.reasoning_tokens},
             "total_tokens": self.prompt_tokens + self.completion_tokens,
         }

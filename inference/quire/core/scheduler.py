@@ -315,9 +315,7 @@ class Scheduler:
         report.logprobs = result.logprobs.get(request.id, [])[: len(report.new_token_ids)]
         return report if report.new_token_ids or report.prompt_logprobs else None
 
-    def _take_vector(
-        self, request: Request, chunk: Chunk, result: StepResult
-    ) -> Progress | None:
+    def _take_vector(self, request: Request, chunk: Chunk, result: StepResult) -> Progress | None:
         """A request that asks for a vector ends when its prompt has been computed."""
         assert (request.id in result.pooled) == chunk.samples, "a vector exactly at the end"
         if not chunk.samples:
@@ -410,6 +408,7 @@ def _admission(request: Request) -> Admission:
         ),
         bad_words_ids=request.bad_words_ids,
         grammar=request.grammar,
+        thought=request.thought,
         pooling=request.pooling,
         segment_start=request.segment_start,
     )

@@ -5,15 +5,17 @@ What all faces share. It knows tools, thoughts and formats by `quire.formats`, a
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from quire.config import EngineConfig
 from quire.engine.prompts import ParsedPrompt
-from quire.errors import InvalidParamsError
+from quire.engine.thought_tags import thought_tags
+from quire.errors import InvalidParamsError, InvalidPromptError
 from quire.formats.answer import AnswerFormat, AnswerParser
 from quire.formats.deltas import Delta, joined
 from quire.formats.grammar import AnswerGrammar
@@ -25,11 +27,15 @@ from quire.grammar.schema import check_schema
 from quire.outputs import CompletionOutput, RequestOutput
 from quire.sampling_params import RequestOutputKind, SamplingParams
 from quire.structured_outputs import StructuredOutputsParams
+from quire.thoughts import Thought, ThoughtTags, ThoughtTracker
 from quire.tokenizer import Tokenizer
 from quire.tokenizer.chat import tool_schemas
 
 if TYPE_CHECKING:
     from quire.engine.engine import Engine
+
+
+MOST_TAG_TOKENS = 32  # of the end of a prompt that says whether a thought is open
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,9 @@ class Chat:
 
     def reader(self, kind: RequestOutputKind) -> Callable[[RequestOutput], None]:
         """Reads the outputs of one request of this chat; see `AnswerReader.read`."""
-        return AnswerReader(self.how, delta=kind is RequestOutputKind.DELTA).read
+        return AnswerReader(
+            self.how, self.prompt.thought, delta=kind is RequestOutputKind.DELTA
+        ).read
 
 
 class ChatFormats:
@@ -69,6 +77,7 @@ class ChatFormats:
         self._constrains = constrains
         self._config = config
         self._tokenizer = tokenizer
+        self._thought_tags: dict[str, ThoughtTags] = {}  # by the format's name
         find_tool_format(None, config.tool_call_parser)
         find_reasoning(None, config.reasoning_parser)
 
@@ -79,6 +88,37 @@ class ChatFormats:
     def reasoning(self, template: str | None) -> ReasoningFormat | None:
         """Of thoughts, by a chat template's text."""
         return find_reasoning(template, self._config.reasoning_parser)
+
+    def thought(
+        self, reasoning: ReasoningFormat | None, prompt: str, budget: int | None
+    ) -> Thought | None:
+        """The thought that the answer to a prompt may begin with, as its tokens tell it.
+
+        Raises:
+            InvalidParamsError: a budget where there are no thoughts.
+        """
+        if reasoning is None or self._tokenizer is None:
+            if budget is not None:
+                raise InvalidParamsError(
+                    "thinking_token_budget is for models that think before they answer, and this one's "
+                    "chat template has no tags for that: leave it out, or name the tags with the engine "
+                    "option reasoning_parser",
+                    param="thinking_token_budget",
+                )
+            return None
+        if reasoning.name not in self._thought_tags:
+            self._thought_tags[reasoning.name] = thought_tags(self._tokenizer, reasoning)
+        tags = self._thought_tags[reasoning.name]
+        return Thought(tags, reasoning.is_open(prompt), budget)
+
+    def thought_after(self, token_ids: Sequence[int], budget: int) -> Thought | None:
+        """The same for a prompt that no chat template has made; raises as `thought`."""
+        template, prompt = None, ""
+        if self._tokenizer is not None:
+            with contextlib.suppress(InvalidPromptError):  # it has none
+                template = self._tokenizer.template_text()
+            prompt = self._tokenizer.decode(token_ids[-MOST_TAG_TOKENS:], skip_special_tokens=False)
+        return self.thought(self.reasoning(template), prompt, budget)
 
     @cached_property
     def tokens(self) -> Mapping[str, int]:
@@ -131,6 +171,8 @@ class ChatFormats:
             prompt=text,
         )
         how = AnswerFormat(tool_format, choice.tools, reasoning, text, choice.most)
+        thought = self.thought(reasoning, text, params.thinking_token_budget)
+        prompt = replace(prompt, thought=thought)
         return Chat(prompt, _with_grammar(params, grammar, constrained=self._constrains), how)
 
 
@@ -222,8 +264,9 @@ def _content(asked: StructuredOutputsParams) -> str:
 class AnswerReader:
     """Puts messages on the outputs of one request, each read from the text that is new."""
 
-    def __init__(self, how: AnswerFormat, *, delta: bool) -> None:
+    def __init__(self, how: AnswerFormat, thought: Thought | None, *, delta: bool) -> None:
         self._how = how
+        self._thought = thought
         self._delta = delta
         self._sequences: dict[int, _Sequence] = {}
 
@@ -231,7 +274,8 @@ class AnswerReader:
         """Set `message` of each of the sequences."""
         for one in output.outputs:
             if one.index not in self._sequences:
-                self._sequences[one.index] = _Sequence(AnswerParser(self._how))
+                tracker = None if self._thought is None else ThoughtTracker(self._thought)
+                self._sequences[one.index] = _Sequence(AnswerParser(self._how), tracker)
             self._sequences[one.index].read(one, delta=self._delta)
 
 
@@ -240,7 +284,9 @@ class _Sequence:
     """What was read of one sequence."""
 
     parser: AnswerParser
+    tracker: ThoughtTracker | None
     length: int = 0
+    num_tokens: int = 0
     ended: bool = False
     deltas: list[Delta] = field(default_factory=list)
 
@@ -254,3 +300,18 @@ class _Sequence:
         if not delta:
             new = self.deltas = joined([*self.deltas, *new])
         one.message = self.parser.message(new)
+        if self.tracker is not None:
+            before = self.tracker.num_tokens if delta else 0
+            self._count(one, self.tracker, one.token_ids[0 if delta else self.num_tokens :])
+            one.message.num_reasoning_tokens = self.tracker.num_tokens - before
+
+    def _count(
+        self, one: CompletionOutput, tracker: ThoughtTracker, token_ids: Sequence[int]
+    ) -> None:
+        self.num_tokens += len(token_ids)
+        if one.finish_reason == "stop" and one.stop_reason is None:
+            token_ids = token_ids[:-1]  # the end of the sequence
+        for token_id in token_ids:
+            tracker.take(token_id)
+        if one.finish_reason is not None:
+            tracker.finish()

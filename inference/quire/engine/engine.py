@@ -39,6 +39,7 @@ from quire.executor.base import Executor
 from quire.outputs import RequestMetrics
 from quire.request import Request
 from quire.sampling_params import RequestOutputKind, SamplingParams
+from quire.thoughts import Thought
 from quire.tokenizer import Tokenizer
 
 WAITING_POOLS = 4  # KV caches full of prompt tokens may wait, unless the options say otherwise
@@ -236,8 +237,13 @@ class Engine:
             show_metrics=not self.config.disable_log_stats,
             trace_headers=trace_headers,
         )
+        thought = prompt.thought
+        if thought is None and params.thinking_token_budget is not None:
+            thought = self.chat_formats.thought_after(
+                prompt.token_ids, params.thinking_token_budget
+            )
         salt = prompt.cache_salt if cache_salt is None else cache_salt
-        requests = self._make_requests(state, prompt.token_ids, salt, priority, session_id)
+        requests = self._make_requests(state, prompt.token_ids, salt, priority, session_id, thought)
         return self._thread.submit(state, requests, bounded=bounded, grammar=grammar)
 
     def submit_pooling(
@@ -305,6 +311,7 @@ class Engine:
         cache_salt: str | None,
         priority: int,
         session_id: str | None,
+        thought: Thought | None,
     ) -> list[Request]:
         """One `Request` for each of the n sequences; they share the prompt through its cache."""
         params = state.params
@@ -322,6 +329,7 @@ class Engine:
                     seed=first_seed + index,
                     eos_token_ids=frozenset() if params.ignore_eos else self.eos_token_ids,
                     bad_words_ids=bad_words_ids,
+                    thought=thought,
                     arrival_time=state.metrics.arrival_time,
                     priority=priority,
                     cache_salt=cache_salt,

@@ -14,6 +14,7 @@ from typing_extensions import NotRequired
 
 from quire.errors import InvalidPromptError, PromptTooLongError, suggest
 from quire.request import Pooling
+from quire.thoughts import Thought
 from quire.tokenizer import Tokenizer
 
 ACCEPTED = (
@@ -54,11 +55,13 @@ class ParsedPrompt:
         text: as given; None where ids were given alone.
         token_ids: at least one, each in the vocabulary, fewer than the context holds.
         cache_salt: prefix-cache blocks are shared only between prompts of the same salt.
+        thought: that the answer of a chat may begin with.
     """
 
     text: str | None
     token_ids: list[int]
     cache_salt: str | None = None
+    thought: Thought | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@
 The library is llguidance, and nothing else in quire knows it. Nothing here knows requests or a model.
 """
 
-from quire.grammar.compiled import CompiledGrammar, Matcher, fill_masks
+from quire.grammar.compiled import CompiledGrammar, MaskFiller, Matcher, fill_masks
 from quire.grammar.compiler import GrammarCompiler, compile_grammar
 from quire.grammar.schema import check_schema
 from quire.grammar.vocabulary import Vocabulary
@@ -14,6 +14,7 @@ from quire.grammar.vocabulary import Vocabulary
 __all__ = [
     "CompiledGrammar",
     "GrammarCompiler",
+    "MaskFiller",
     "Matcher",
     "Vocabulary",
     "check_schema",

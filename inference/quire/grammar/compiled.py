@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from quire.grammar.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher
+    from llguidance import LLExecutor, LLMatcher
 
 Words = NDArray[np.int32]
 
@@ -59,6 +61,16 @@ class Matcher:
         return self._vocabulary.vocab_size
 
     @property
+    def native(self) -> LLMatcher:
+        """The library's."""
+        return self._matcher
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is more to come than the end of the sequence."""
+        return not (self._is_finished or self._matcher.is_stopped())  # an error stops it too
+
+    @property
     def is_finished(self) -> bool:
         """Whether the sequence has ended: its end was accepted."""
         return self._is_finished
@@ -92,7 +104,7 @@ class Matcher:
 
     def fill_mask_at(self, row: Words, address: int) -> None:
         """`fill_mask`, of a row whose address is known."""
-        if not (self._is_finished or self._matcher.is_stopped()):  # an error stops it too
+        if self.goes_on:
             self._matcher.unsafe_compute_mask_ptr(address, row.nbytes)
         elif self._is_finished or self._matcher.is_error():
             row.fill(0)
@@ -104,11 +116,19 @@ class Matcher:
 
         The end of the sequence is among them where nothing else is left. More may follow behind them.
         """
-        if not (self._is_finished or self._matcher.is_stopped()):
+        if self.goes_on:
             return self._matcher.compute_ff_tokens()
         if self._is_finished or self._matcher.is_error():
             return []
         return [self._vocabulary.eos_token_ids[0]]
+
+    def allows(self, token_ids: Sequence[int]) -> bool:
+        """Whether these tokens, none of which ends a sequence, may come next, one after the other."""
+        return self.goes_on and self._matcher.validate_tokens(list(token_ids)) == len(token_ids)
+
+    def allows(self, token_ids: Sequence[int]) -> bool:
+        """Whether these tokens, none of which ends a sequence, may come next, one after the other."""
+        return self.goes_on and self._matcher.validate_tokens(list(token_ids)) == len(token_ids)
 
     def rollback(self, num_tokens: int) -> None:
         """Take back the last `num_tokens` that were accepted."""
@@ -124,13 +144,50 @@ class Matcher:
         return Matcher(self._matcher.deep_copy(), self._vocabulary, self._is_finished)
 
 
-def fill_masks(matchers: Sequence[Matcher]) -> Words:
-    """What each of the matchers allows next: int32, [matchers, vocabulary / 32]."""
+class MaskFiller:
+    """Fills the masks of a batch on a thread of its own, so that the model may compute meanwhile.
+
+    The thread ends with the object. Nothing else may touch the matchers until their masks are there.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="quire-masks")
+
+    @cached_property
+    def _executor(self) -> LLExecutor:
+        from llguidance import LLExecutor
+
+        return LLExecutor()
+
+    def start(self, matchers: Sequence[Matcher]) -> Future[Words]:
+        """What each of the matchers allows next, soon: int32, [matchers, vocabulary / 32]."""
+        return self._thread.submit(self._fill, matchers)
+
+    def _fill(self, matchers: Sequence[Matcher]) -> Words:
+        return fill_masks(matchers, self._executor)
+
+
+def fill_masks(matchers: Sequence[Matcher], executor: LLExecutor | None = None) -> Words:
+    """What each of the matchers allows next: int32, [matchers, vocabulary / 32].
+
+    Args:
+        executor: fills them in one call, which leaves the interpreter to others, and on several cores.
+    """
     assert matchers, "a mask of nothing"
     masks = np.empty((len(matchers), -(-matchers[0].vocab_size // 32)), np.int32)
     address, stride = masks.ctypes.data, masks.strides[0]
+    if executor is None:
+        for i, matcher in enumerate(matchers):
+            matcher.fill_mask_at(masks[i], address + i * stride)
+        return masks
+    going_on = []
     for i, matcher in enumerate(matchers):
-        matcher.fill_mask_at(masks[i], address + i * stride)
+        if matcher.goes_on:
+            going_on.append((matcher.native, i))
+        else:
+            matcher.fill_mask(masks[i])
+    if going_on:
+        executor.unsafe_compute_mask_ptr(going_on, address, stride, len(matchers))
     return masks
 
 

@@ -19,6 +19,7 @@ from quire.request import Pooling
 from quire.runner.logits import LogitsRules
 from quire.runner.pooler import Gather
 from quire.sampling_params import SamplingParams
+from quire.thoughts import ThoughtTracker
 from quire_kernels.metadata import AttentionMetadata
 
 Ids = NDArray[np.int32]
@@ -38,6 +39,7 @@ class RequestState:
         seed: what its random numbers are made from.
         rules: what its params change in the logits; None where they change nothing.
         matcher: where it stands in its grammar; None without one.
+        thought: where it stands in its thought; None where that has no limit.
         pooling: how its vector is made, of a request that asks for one.
         gather: what has been read off its hidden states for that.
     """
@@ -51,6 +53,7 @@ class RequestState:
     seed: int
     rules: LogitsRules | None
     matcher: Matcher | None = None
+    thought: ThoughtTracker | None = None
     pooling: Pooling | None = None
     gather: Gather | None = None
 
@@ -144,19 +147,17 @@ class RequestTable:
             self._admit(admission)
 
     def append(self, state: RequestState, token_id: int) -> list[int]:
-        """Add a token that was sampled for a request, and what its grammar forces after it.
+        """Add a token that was chosen for a request, and what must follow it.
 
         Returns:
             all that was added.
         """
         added = [token_id]
         self._add(state, token_id)
-        if state.matcher is not None:
-            state.matcher.accept(token_id)
-            while forced := state.matcher.forced_tokens():
+        if state.matcher is not None or state.thought is not None:
+            while forced := closing_tokens(state) or _forced_tokens(state):
                 for one in forced:
                     self._add(state, one)
-                    state.matcher.accept(one)
                 added += forced
         return added
 
@@ -166,6 +167,10 @@ class RequestTable:
         state.num_tokens += 1
         if state.rules is not None:
             state.rules.note(token_id)
+        if state.matcher is not None:
+            state.matcher.accept(token_id)
+        if state.thought is not None:
+            state.thought.take(token_id)
 
     def build(self, plan: StepPlan) -> Batch:
         """Grow block tables as the plan says and make the step's tensors; the plan has chunks."""
@@ -245,6 +250,7 @@ class RequestTable:
             seed=admission.seed,
             rules=LogitsRules.of(admission, self._vocab_size),
             matcher=_matcher(admission),
+            thought=_thought(admission),
             pooling=admission.pooling,
             gather=None if admission.pooling is None else Gather(admission.pooling),
         )
@@ -259,6 +265,29 @@ class RequestTable:
         self._tables = _with_room(self._tables, 0, end)
         self._tables[state.row, state.num_blocks : end] = block_ids
         state.num_blocks = end
+
+
+def closing_tokens(state: RequestState) -> list[int]:
+    """The tokens that end a request's thought now, where its budget is used up and its grammar allows it."""
+    closing = [] if state.thought is None else list(state.thought.closing())
+    if closing and state.matcher is not None and not state.matcher.allows(closing):
+        return []
+    return closing
+
+
+def _forced_tokens(state: RequestState) -> list[int]:
+    """The tokens that a request's grammar leaves no choice of."""
+    return [] if state.matcher is None else state.matcher.forced_tokens()
+
+
+def _thought(admission: Admission) -> ThoughtTracker | None:
+    """Where a sequence stands in its thought: behind what it generated before."""
+    if admission.thought is None or admission.thought.budget is None:
+        return None
+    tracker = ThoughtTracker(admission.thought)
+    for token_id in admission.token_ids[admission.num_prompt_tokens :]:
+        tracker.take(token_id)
+    return tracker
 
 
 def _matcher(admission: Admission) -> Matcher | None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from quire.config import EngineConfig
+from quire.grammar import MaskFiller
 from quire.models.base import CausalLM
 from quire.plan import StepPlan, StepResult, TokenLogprobs
 from quire.request import Pooling
@@ -21,6 +22,7 @@ from quire.runner.batch import (
     PromptSpan,
     RequestState,
     RequestTable,
+    closing_tokens,
 )
 from quire.runner.logits import apply_rules
 from quire.runner.logprobs import certain, token_logprobs, without_banned
@@ -66,6 +68,7 @@ class ModelRunner:
         assert config.max_model_len is not None
         max_blocks = -(-config.max_model_len // config.block_size)
         self._replay = Replay(model, kv, max_blocks, enabled=not config.enforce_eager)
+        self._filler = MaskFiller()
         self._requests = RequestTable(config.block_size, model.spec.vocab_size, kv[0].device)
 
     @torch.inference_mode()
@@ -80,13 +83,13 @@ class ModelRunner:
         if not plan.chunks:
             return result
         batch = self._requests.build(plan)
+        structure = Structure(batch.sampled, batch.ids.device, self._filler)
         hidden, logits = self._replay.run(batch)
         for span in batch.prompt_spans:
             self._report_prompt(span, hidden, result)
         if batch.pool_spans:
             self._pool(batch.pool_spans, hidden, result)
         if logits is not None:
-            structure = Structure(batch.sampled, logits.device)
             self._choose(batch, logits, structure, result)
         return result
 
@@ -133,6 +136,8 @@ class ModelRunner:
             for i, token in zip(drawn, _draw(picked, [states[i] for i in drawn]), strict=True):
                 tokens[i] = token
         for i, state in enumerate(states):
+            if closing := closing_tokens(state):  # a thought that may have no token at all
+                tokens[i] = closing[0]
             if i in failed:
                 result.failed[state.request_id] = failed[i]
             elif state.request_id not in result.failed:

@@ -9,35 +9,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 
-import numpy as np
 import torch
 
-from quire.grammar import fill_masks
+from quire.grammar import MaskFiller
 from quire.runner.batch import RequestState
+from quire_kernels import dispatch as ops
 
 
 class Structure:
     """What the grammars of a batch allow next.
 
-    Made while the device still computes the logits, which no mask depends on.
+    Made before the model computes the logits, which no mask depends on; the masks are filled meanwhile.
 
     Args:
         states: the batch's requests.
         device: of the logits.
+        filler: fills the masks.
     """
 
-    def __init__(self, states: Sequence[RequestState], device: torch.device) -> None:
+    def __init__(
+        self, states: Sequence[RequestState], device: torch.device, filler: MaskFiller
+    ) -> None:
         self.rows = [i for i, state in enumerate(states) if state.matcher is not None]
-        self.errors: dict[int, str] = {}  # by row: a grammar that can go no further
         self._device = device
-        self._banned: torch.Tensor | None = None
-        if self.rows:
-            matchers = [state.matcher for state in states if state.matcher is not None]
-            self._words = fill_masks(matchers)  # [rows, vocabulary / 32]
-            for row, matcher in zip(self.rows, matchers, strict=True):
-                if matcher.error:
-                    self.errors[row] = matcher.error
+        self._num_rows = len(states)
+        self._matchers = [state.matcher for state in states if state.matcher is not None]
+        self._filling = filler.start(self._matchers) if self.rows else None
+
+    @cached_property
+    def errors(self) -> dict[int, str]:
+        """By row: why its grammar can go no further. Waits for the masks."""
+        if self._filling is None:
+            return {}
+        self._filling.result()
+        pairs = zip(self.rows, self._matchers, strict=True)
+        return {row: matcher.error for row, matcher in pairs if matcher.error}
 
     def restrict(self, logits: torch.Tensor, rows: Sequence[int] | None = None) -> None:
         """Make logits of tokens that are not allowed minus infinity, in place.
@@ -46,21 +54,11 @@ class Structure:
             logits: float32, [rows, vocabulary].
             rows: the batch's row that each row of `logits` is of; default: they are the batch's.
         """
-        if not self.rows:
-            return
-        banned = self._banned_in(logits.shape[1])
-        if rows is None and len(self.rows) == len(logits):
-            logits.masked_fill_(banned, -math.inf)
-            return
-        own = {row: i for i, row in enumerate(self.rows)}
-        pairs = [
-            (i, own[row])
-            for i, row in enumerate(range(len(logits)) if rows is None else rows)
-            if row in own
-        ]
-        if pairs:
-            targets, sources = torch.tensor(pairs, device=self._device).T
-            logits[targets] = logits[targets].masked_fill_(banned[sources], -math.inf)
+        if self.rows:
+            owners = self._owners if rows is None else [self._owners[row] for row in rows]
+            ops.restrict_tokens(
+                logits, self._words, torch.tensor(owners, dtype=torch.int64, device=self._device)
+            )
 
     def among(self, rows: Sequence[int]) -> list[int]:
         """Those of the batch's rows that are constrained."""
@@ -82,15 +80,16 @@ class Structure:
             self.restrict(kept, lifted)
             logits[lifted] = kept
 
-    def _banned_in(self, vocab_size: int) -> torch.Tensor:
-        """bool, [constrained rows, vocab_size]."""
-        if self._banned is None:
-            packed = ~self._words.view(np.uint8)
-            if self._device.type == "cpu":
-                bits = np.unpackbits(packed, axis=1, count=vocab_size, bitorder="little")
-                self._banned = torch.from_numpy(bits.view(np.bool_))
-            else:  # an eighth of it travels
-                place = torch.arange(8, dtype=torch.uint8, device=self._device)
-                moved = torch.from_numpy(packed).to(self._device)
-                self._banned = (moved[:, :, None] >> place & 1).flatten(1)[:, :vocab_size].bool()
-        return self._banned
+    @cached_property
+    def _words(self) -> torch.Tensor:
+        """int32, [constrained rows, vocabulary / 32]."""
+        assert self._filling is not None
+        return torch.from_numpy(self._filling.result()).to(self._device)
+
+    @cached_property
+    def _owners(self) -> list[int]:
+        """For each of the batch's rows its row of `_words`, or -1."""
+        owners = [-1] * self._num_rows
+        for i, row in enumerate(self.rows):
+            owners[row] = i
+        return owners

@@ -21,6 +21,7 @@ from quire_kernels.cpu.linear import (
     packed_linear,
     quantize_rows,
 )
+from quire_kernels.cpu.mask import restrict_tokens
 from quire_kernels.cpu.peaks import likeliest, row_peaks
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "packed_linear",
     "paged_attention",
     "quantize_rows",
+    "restrict_tokens",
     "rms_norm",
     "rotary_and_write_kv",
     "rotary_angles",

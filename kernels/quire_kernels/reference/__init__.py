@@ -15,6 +15,7 @@ from quire_kernels.reference.linear import (
     packed_linear,
     quantize_rows,
 )
+from quire_kernels.reference.mask import restrict_tokens
 from quire_kernels.reference.norm import add_rms_norm, layer_norm, rms_norm
 from quire_kernels.reference.peaks import likeliest, row_peaks
 from quire_kernels.reference.rotary import rotary_and_write_kv, rotary_angles, rotary_embedding
@@ -33,6 +34,7 @@ __all__ = [
     "packed_linear",
     "paged_attention",
     "quantize_rows",
+    "restrict_tokens",
     "rms_norm",
     "rotary_and_write_kv",
     "rotary_angles",

@@ -158,6 +158,8 @@ class SamplingFields(Body):
         ]
         | None
     ) = None
+    thinking_token_budget: Annotated[int, Field(ge=-1, le=limits.INT64_MAX)] | None = None
+    """The most tokens of a thought; then its end is written, and the answer follows. -1: no limit."""
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None
     structured_outputs: Annotated[dict[str, Any], Field(min_length=1, max_length=8)] | None = None

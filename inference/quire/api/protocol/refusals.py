@@ -50,9 +50,6 @@ COMMON: Mapping[str, Refusal] = {
         'write structured_outputs: {"json": ..., "whitespace_pattern": ...}'
     ),
     "structural_tag": Refusal('write structured_outputs: {"structural_tag": ...}'),
-    "thinking_token_budget": Refusal(
-        "ask for less thinking by reasoning_effort, if the model's template has it", (-1,)
-    ),
     "truncate_prompt_tokens": Refusal("cut the prompt before the call"),
     "prompt_embeds": Refusal("prompts are text or token ids"),
     "logits_processors": Refusal("use logit_bias, allowed_token_ids or bad_words"),
