@@ -15,6 +15,7 @@ from openai.types.chat import ChatCompletionMessage
 import quire
 from client_answers import joined, refusal, shape
 from live_server import MODEL, Live, live_server
+from quire.api.client.routes import POSTS
 
 TEXT = '{"city": "Paris", "people": 2000000}'
 HELLO: list[Any] = [{"role": "user", "content": "Hello there!"}]
@@ -298,3 +299,13 @@ def test_async_clients(live: Live) -> None:
     remote = asyncio.run(ask(live.async_openai()))
     assert asyncio.run(ask(quire.connect(MODEL, engine=live.engine).asynchronous)) == remote
     assert asyncio.run(ask(quire.async_openai_client(live.engine))) == remote
+
+
+def test_every_path_of_the_server_is_served_in_process(live: Live) -> None:
+    """Those that have a body, and for what they are about; health and metrics are a server's."""
+    served = {
+        (path, operation.request)
+        for operation in live.app.operations
+        if (path := operation.path) and operation.request is not None
+    }
+    assert served == {(path, model) for path, (model, _) in POSTS.items()}

@@ -12,11 +12,13 @@ import json
 import queue
 import threading
 import weakref
+from pathlib import Path
 from typing import Any
 
 from quire.config import EngineConfig
 from quire.engine.engine import Engine
 from quire.errors import EngineClosedError, EngineDeadError
+from quire.hub import bundled_model
 
 _lock = threading.Lock()  # guards the two tables
 _engines: dict[str, Engine] = {}
@@ -40,7 +42,7 @@ class EngineHandle:
         if engine is not None:
             return
         config = EngineConfig.from_options(**options)
-        key = json.dumps(dataclasses.asdict(config), sort_keys=True, default=str)
+        key = _key(config)
         self._engine = _acquire(key, config)
         self._release = weakref.finalize(owner, _release, key, self._engine)
 
@@ -57,6 +59,24 @@ class EngineHandle:
         if self._release is not None:
             self._release()
             _settle(wait=True)
+
+
+def _key(config: EngineConfig) -> str:
+    """The same for options that ask for the same, however they are written."""
+    options = dataclasses.asdict(config)
+    options["model"] = _place(bundled_model() if config.model is None else config.model)
+    if config.tokenizer is not None:
+        options["tokenizer"] = _place(config.tokenizer)
+        own = (options["model"], config.revision)
+        if (options["tokenizer"], config.tokenizer_revision) == own:
+            options["tokenizer"] = options["tokenizer_revision"] = None
+    return json.dumps(options, sort_keys=True, default=str)
+
+
+def _place(name: str | Path) -> str:
+    """A folder by its one path; any other name is one of a repository."""
+    folder = Path(name).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else str(name)
 
 
 def _acquire(key: str, config: EngineConfig) -> Engine:

@@ -14,15 +14,19 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import openai
 
 from quire.api.client.client import AsyncClient, Client
+from quire.api.client.further import FurtherCall, rerank_call, score_call, tokenize_call
 from quire.api.client.host import Host
 from quire.api.client.transport import AsyncEngineHttpClient, EngineHttpClient
 from quire.errors import ConfigError, EndpointError, RequestError
+from quire.outputs import RankedDocument
+
+T = TypeVar("T")
 
 _A_TOOL: dict[str, Any] = {
     "type": "function",
@@ -225,10 +229,9 @@ class Connection:
 
         Raises:
             RequestError: neither or both of `text` and `messages`.
-            openai.APIError: an endpoint has no /tokenize; vLLM and quire do.
+            openai.APIError: refused; or the endpoint has no /tokenize, as vLLM's and quire's do.
         """
-        body = _tokenize_body(self.model, text, messages, tools, add_special_tokens)
-        return _tokens(self.sync.post(self._root("/tokenize"), body=body, cast_to=object))
+        return self._post(tokenize_call(text, messages, tools, add_special_tokens))
 
     async def atokenize(
         self,
@@ -238,21 +241,61 @@ class Connection:
         tools: Sequence[Mapping[str, Any]] | None = None,
         add_special_tokens: bool | None = None,
     ) -> list[int]:
-        """The same without holding up the event loop."""
-        model = await self.amodel()
-        body = _tokenize_body(model, text, messages, tools, add_special_tokens)
-        client = self.asynchronous
-        return _tokens(await client.post(self._root("/tokenize"), body=body, cast_to=object))
+        """`tokenize` for event loops."""
+        return await self._apost(tokenize_call(text, messages, tools, add_special_tokens))
+
+    def rerank(
+        self, query: str, documents: Sequence[str], *, top_n: int | None = None, **fields: Any
+    ) -> list[RankedDocument]:
+        """The documents that answer a query best, best first.
+
+        Args:
+            top_n: how many; default: all.
+            fields: further ones of the body of /v1/rerank, such as `truncate_prompt_tokens`.
+
+        Raises:
+            openai.APIError: refused; or the endpoint has no /v1/rerank, as vLLM's and quire's do.
+        """
+        return self._post(rerank_call(query, documents, top_n, fields))
+
+    async def arerank(
+        self, query: str, documents: Sequence[str], *, top_n: int | None = None, **fields: Any
+    ) -> list[RankedDocument]:
+        """`rerank` for event loops."""
+        return await self._apost(rerank_call(query, documents, top_n, fields))
+
+    def score(
+        self, text_1: str | Sequence[str], text_2: str | Sequence[str], **fields: Any
+    ) -> list[float]:
+        """How well each of `text_2` fits `text_1`, of which there is one, or as many.
+
+        Args:
+            fields: further ones of the body of /v1/score.
+
+        Raises:
+            openai.APIError: refused; or the endpoint has no /v1/score, as vLLM's and quire's do.
+        """
+        return self._post(score_call(text_1, text_2, fields))
+
+    async def ascore(
+        self, text_1: str | Sequence[str], text_2: str | Sequence[str], **fields: Any
+    ) -> list[float]:
+        """`score` for event loops."""
+        return await self._apost(score_call(text_1, text_2, fields))
+
+    def _post(self, call: FurtherCall[T]) -> T:
+        client, body = self.sync, {"model": self.model, **call.body}
+        return call.read(client.post(_address(client, call.path), body=body, cast_to=object))
+
+    async def _apost(self, call: FurtherCall[T]) -> T:
+        client, body = self.asynchronous, {"model": await self.amodel(), **call.body}
+        return call.read(await client.post(_address(client, call.path), body=body, cast_to=object))
 
     async def amodel(self) -> str:
         """`model` without holding up the event loop."""
         if self._host is not None or self._model is not None:
             return self.model
         return await asyncio.to_thread(lambda: self.model)
-
-    def _root(self, path: str) -> str:
-        """The address of a path that stands beside /v1."""
-        return str(self.sync.base_url).rstrip("/").removesuffix("/v1") + path
 
     # ------------------------------------------------------------------ life
 
@@ -349,25 +392,6 @@ def _check_remote(base_url: str, engine: object, options: Mapping[str, Any]) -> 
         )
 
 
-def _tokenize_body(
-    model: str,
-    text: str | None,
-    messages: Sequence[Mapping[str, Any]] | None,
-    tools: Sequence[Mapping[str, Any]] | None,
-    add_special_tokens: bool | None,
-) -> dict[str, Any]:
-    if (text is None) == (messages is None):
-        raise RequestError("tokenize needs text or messages, one of them", param="text")
-    body = {
-        "model": model,
-        "prompt": text,
-        "messages": None if messages is None else list(messages),
-        "tools": None if tools is None else list(tools),
-        "add_special_tokens": add_special_tokens,
-    }
-    return {name: value for name, value in body.items() if value is not None}
-
-
-def _tokens(answer: Any) -> list[int]:
-    tokens: list[int] = answer["tokens"]
-    return tokens
+def _address(client: openai.OpenAI | openai.AsyncOpenAI, path: str) -> str:
+    """Where a path of quire's and vLLM's is, of which some stand beside /v1."""
+    return str(client.base_url).rstrip("/").removesuffix("/v1") + path
