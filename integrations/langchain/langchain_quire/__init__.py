@@ -7,6 +7,8 @@ chat = ChatVLLM(model="qwen", base_url="http://gpu-box:8000/v1")     # remote, n
 """
 
 from langchain_quire.chat_models import ChatVLLM
+from langchain_quire.embeddings import VLLMEmbeddings
 from langchain_quire.llms import VLLM
+from langchain_quire.rerank import VLLMRerank
 
-__all__ = ["VLLM", "ChatVLLM"]
+__all__ = ["VLLM", "ChatVLLM", "VLLMEmbeddings", "VLLMRerank"]
