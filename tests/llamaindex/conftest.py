@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
-from llama_index.llms.quire import Vllm
 
+from llama_index.llms.quire import Vllm
 from quire.config import EngineConfig
 from quire.engine.engine import Engine
 from served_engine import Ended, served_engine

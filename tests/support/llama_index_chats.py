@@ -26,9 +26,7 @@ def answer(country: str) -> str:
     return f"The capital of {country} is {CAPITALS[country]}."
 
 
-def check_stream(
-    items: Sequence[ChatResponse] | Sequence[CompletionResponse], text: str
-) -> None:
+def check_stream(items: Sequence[ChatResponse] | Sequence[CompletionResponse], text: str) -> None:
     """Each item has all of the text so far, and as delta what it adds; the last has the counts."""
     said = ""
     for item in items:
@@ -94,7 +92,7 @@ class ChatContract:
 
     def test_images_are_refused_by_a_text_model(self, make: Make) -> None:
         asked = ChatMessage(blocks=[TextBlock(text="What is this?"), ImageBlock(image=PNG)])
-        with pytest.raises(openai.BadRequestError, match="image_url.*text models only"):
+        with pytest.raises(openai.BadRequestError, match=r"image_url.*text models only"):
             make().chat([asked])
 
     def test_usage_tells_cached_tokens(self, make: Make) -> None:
@@ -147,7 +145,9 @@ class CompletionContract:
         assert not llm.metadata.is_chat_model
         assert not llm.metadata.is_function_calling_model
         assert llm.complete("The capital of France is", max_tokens=3).text == " Paris."
-        assert llm.predict(PromptTemplate("The capital of {of} is"), of="France").startswith(" Paris.")
+        assert llm.predict(PromptTemplate("The capital of {of} is"), of="France").startswith(
+            " Paris."
+        )
 
     def test_messages_to_prompt(self, make: Make) -> None:
         def layout(messages: Sequence[ChatMessage]) -> str:
@@ -183,7 +183,9 @@ class SamplingContract:
     def test_stop_in_the_constructor_and_in_a_call(self, make: Make) -> None:
         llm = make(stop=["Par"])
         assert llm.chat(question("France")).message.content == "The capital of France is "
-        assert llm.chat(question("France"), stop=None).message.content == "The capital of France is "
+        assert (
+            llm.chat(question("France"), stop=None).message.content == "The capital of France is "
+        )
         assert llm.chat(question("France"), stop=["capital"]).message.content == "The "
 
     def test_lengths(self, make: Make) -> None:

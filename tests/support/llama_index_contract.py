@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 from llama_index_chats import ChatContract, CompletionContract, SamplingContract
+from llama_index_objects import ObjectContract
+from llama_index_tools import ToolContract
 
 
-class LLMContract(ChatContract, CompletionContract, SamplingContract):
+class LLMContract(ChatContract, CompletionContract, SamplingContract, ToolContract, ObjectContract):
     """All of it."""

@@ -6,8 +6,9 @@ from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
-from llama_index.llms.quire.connection import open_connection, sort_options
 from openai.types import CreateEmbeddingResponse
+
+from llama_index.llms.quire.connection import open_connection, sort_options
 from quire.api.client import Connection
 
 
@@ -37,6 +38,13 @@ class VllmEmbedding(BaseEmbedding):
     max_retries: int = Field(default=2, ge=0, description="Of requests to an endpoint")
     query_instruction: str = Field(default="", description="Put before queries")
     text_instruction: str = Field(default="", description="Put before texts")
+    query_prompt_name: str | None = Field(
+        default=None, description="Which of the model's own prompts goes before queries"
+    )
+    text_prompt_name: str | None = Field(default=None, description="The same for texts")
+    truncate_prompt_tokens: int | None = Field(
+        default=None, description="Cut longer texts to so many tokens; -1: to what the model takes"
+    )
     dimensions: int | None = Field(default=None, ge=1, description="Of the vectors, if fewer")
     additional_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="Further request fields"
@@ -77,36 +85,51 @@ class VllmEmbedding(BaseEmbedding):
         await self._connection.aclose()
 
     def _get_query_embedding(self, query: str) -> Embedding:
-        return self._embed([self.query_instruction + query])[0]
+        return self._embed(self._queries([query]))[0]
 
     def _get_text_embedding(self, text: str) -> Embedding:
-        return self._get_text_embeddings([text])[0]
+        return self._embed(self._texts([text]))[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
-        return self._embed([self.text_instruction + text for text in texts])
+        return self._embed(self._texts(texts))
 
     async def _aget_query_embedding(self, query: str) -> Embedding:
-        return (await self._aembed([self.query_instruction + query]))[0]
+        return (await self._aembed(self._queries([query])))[0]
 
     async def _aget_text_embedding(self, text: str) -> Embedding:
-        return (await self._aget_text_embeddings([text]))[0]
+        return (await self._aembed(self._texts([text])))[0]
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
-        return await self._aembed([self.text_instruction + text for text in texts])
+        return await self._aembed(self._texts(texts))
 
-    def _embed(self, texts: list[str]) -> list[Embedding]:
-        create = self._connection.sync.embeddings.create
-        return _vectors(create(**self._request(self._connection.model, texts)))
+    def _embed(self, request: dict[str, Any]) -> list[Embedding]:
+        model = self._connection.model
+        return _vectors(self._connection.sync.embeddings.create(model=model, **request))
 
-    async def _aembed(self, texts: list[str]) -> list[Embedding]:
+    async def _aembed(self, request: dict[str, Any]) -> list[Embedding]:
+        model = await self._connection.amodel()
         create = self._connection.asynchronous.embeddings.create
-        return _vectors(await create(**self._request(await self._connection.amodel(), texts)))
+        return _vectors(await create(model=model, **request))
 
-    def _request(self, model: str, texts: list[str]) -> dict[str, Any]:
-        fields = dict(self.additional_kwargs)
-        if self.dimensions is not None:
-            fields["dimensions"] = self.dimensions
-        return {"model": model, "input": texts, "extra_body": fields}
+    def _queries(self, queries: list[str]) -> dict[str, Any]:
+        return self._request(self.query_instruction, queries, self.query_prompt_name)
+
+    def _texts(self, texts: list[str]) -> dict[str, Any]:
+        return self._request(self.text_instruction, texts, self.text_prompt_name)
+
+    def _request(
+        self, instruction: str, texts: list[str], prompt_name: str | None
+    ) -> dict[str, Any]:
+        fields = {
+            "dimensions": self.dimensions,
+            "truncate_prompt_tokens": self.truncate_prompt_tokens,
+            "prompt_name": prompt_name,
+        }
+        given = {name: value for name, value in fields.items() if value is not None}
+        return {
+            "input": [instruction + text for text in texts],
+            "extra_body": {**given, **self.additional_kwargs},
+        }
 
 
 def _vectors(answer: CreateEmbeddingResponse) -> list[Embedding]:

@@ -116,7 +116,8 @@ class Vllm(FunctionCallingLLM):
     )
 
     session_id: str | None = Field(
-        default=None, description="Of the conversation, such as its memory's: keeps its KV cache at hand"
+        default=None,
+        description="Of the conversation, such as its memory's: keeps its KV cache at hand",
     )
     is_chat_model: bool = Field(
         default=True, description="False: prompts are completed as they are"
@@ -337,12 +338,10 @@ class Vllm(FunctionCallingLLM):
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> Generator[Model | FlexibleModel, None, None]:
-        """The object while it grows; `stream_structured_predict` is built on this."""
-        if self.pydantic_program_mode != PydanticProgramMode.DEFAULT:
-            yield from super()._structured_stream_call(
-                output_cls, prompt, llm_kwargs, **prompt_args
-            )
-            return
+        """The object while it grows, by grammar; `stream_structured_predict` is built on this.
+
+        In every `pydantic_program_mode`: the programs that stream do not require their tool.
+        """
         messages = self._structured_messages(prompt, prompt_args)
         objects = PartialObjects(output_cls)
         for response in self.stream_chat(messages, **self._shaped(output_cls, llm_kwargs)):
@@ -356,10 +355,6 @@ class Vllm(FunctionCallingLLM):
         **prompt_args: Any,
     ) -> AsyncGenerator[Model | FlexibleModel, None]:
         """The same, awaited."""
-        if self.pydantic_program_mode != PydanticProgramMode.DEFAULT:
-            return await super()._structured_astream_call(
-                output_cls, prompt, llm_kwargs, **prompt_args
-            )
         messages = self._structured_messages(prompt, prompt_args)
         objects = PartialObjects(output_cls)
         stream = await self.astream_chat(messages, **self._shaped(output_cls, llm_kwargs))

@@ -1,1 +1,5 @@
-"""`VllmRerank`: reorders retrieved nodes by a cross-encoder on quire."""
+"""Reranking of LlamaIndex's nodes on quire, in this process or behind an endpoint with /v1/rerank."""
+
+from llama_index.postprocessor.quire.base import VllmRerank
+
+__all__ = ["VllmRerank"]
