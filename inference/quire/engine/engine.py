@@ -27,7 +27,7 @@ from quire.engine.chat import ChatFormats
 from quire.engine.grammars import Grammars
 from quire.engine.health import FAILING_AFTER, STUCK_AFTER, Health
 from quire.engine.load import Load
-from quire.engine.loop import EngineLoop, sequence_ids
+from quire.engine.loop import EngineLoop, StepListener, sequence_ids
 from quire.engine.metrics import EngineMetrics
 from quire.engine.output import RequestState, RequestStream
 from quire.engine.prefix_report import PrefixReport, report_prefix
@@ -388,6 +388,10 @@ class Engine:
     def add_listener(self, listener: EngineListener) -> None:
         """Have `listener.on_finish` called for every request that ends, on a thread of its own."""
         self._listeners.add(listener)
+
+    def add_step_listener(self, listener: StepListener) -> None:
+        """Have `listener` called after every step, on the engine's thread: it must be quick."""
+        self._loop.step_listeners = (*self._loop.step_listeners, listener)
 
     # ------------------------------------------------------------------ life
 

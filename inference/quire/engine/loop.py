@@ -25,12 +25,14 @@ from quire.engine.records import Listeners
 from quire.errors import EngineClosedError, EngineDeadError, QuireError, RequestFailedError
 from quire.executor.base import Executor
 from quire.grammar import CompiledGrammar
-from quire.plan import Progress
+from quire.plan import Progress, StepPlan, StepResult
 from quire.request import FinishReason, Request, RequestStatus
 
 DROP_EVERY = 5.0  # seconds between two looks for streams that nobody reads
 
 logger = logging.getLogger(__name__)
+
+StepListener = Callable[[StepPlan, StepResult], None]
 
 
 class EngineLoop:
@@ -46,6 +48,7 @@ class EngineLoop:
     Attributes:
         last_step: when the last step ended, whatever came of it.
         on_end: called with the id of a request once it has left.
+        step_listeners: called with the plan and the result of every step that has one.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class EngineLoop:
         self.executor = executor
         self.clock = clock
         self.on_end: Callable[[str], None] = lambda request_id: None
+        self.step_listeners: tuple[StepListener, ...] = ()
         self.scheduler = Scheduler(
             SchedulerConfig(
                 max_num_seqs=config.max_num_seqs,
@@ -163,6 +167,7 @@ class EngineLoop:
         except Exception as error:
             progress = self.scheduler.fail(plan, f"{type(error).__name__}: {error}")
         else:
+            self._tell_step(plan, result)
             progress = self.scheduler.update(plan, result)
             self.num_not_finite = (
                 0 if result.tokens or result.pooled else self.num_not_finite + result.num_not_finite
@@ -182,6 +187,13 @@ class EngineLoop:
         self.states.clear()
         self.sequences.clear()
         self.executor.close()
+
+    def _tell_step(self, plan: StepPlan, result: StepResult) -> None:
+        for listener in self.step_listeners:
+            try:
+                listener(plan, result)
+            except Exception:
+                logger.exception("a listener to steps failed")
 
     def _drop_unread(self, now: float) -> None:
         """Abort requests whose reader does not read; looked for once in a while."""

@@ -12,13 +12,19 @@
 
 from quire.testing.engine import ScriptedEngine
 from quire.testing.executor import VirtualClock
+from quire.testing.record import record
+from quire.testing.replay import ReplayEngine, recorded, replay
 from quire.testing.script import Answer, Call, ScriptedRequest, Token
 
 __all__ = [
     "Answer",
     "Call",
+    "ReplayEngine",
     "ScriptedEngine",
     "ScriptedRequest",
     "Token",
     "VirtualClock",
+    "record",
+    "recorded",
+    "replay",
 ]

@@ -11,7 +11,7 @@ import dataclasses
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,9 @@ CONTEXT = 32_768  # tokens, unless `max_model_len` says otherwise
 CONTEXTS_IN_CACHE = 4
 ENDLESS = 1 << 24  # positions that a model of no weights could have
 
+# Parameters to run the request with, an answer for each of its sequences, and the error of its stream.
+Reply = tuple[SamplingParams, Sequence[Written], Exception | None]
+
 
 class ScriptedEngine(Engine):
     """An `Engine` that says what a script has it say, for tests of what is built on engines.
@@ -45,6 +48,7 @@ class ScriptedEngine(Engine):
         script: answers in the order of requests, or by `Answer.when`; or a function of the request.
         tokenizer: the model's whose place it takes, or its folder or hub name; default: the bundled one.
         real_time: delays are waited for; default: they pass on the engine's `clock` alone.
+        generation_defaults: of sampling parameters; default: answers are as long as the script has them.
         options: fields of `EngineConfig`; `model` is but a name here.
 
     Attributes:
@@ -61,6 +65,7 @@ class ScriptedEngine(Engine):
         *,
         tokenizer: Tokenizer | str | Path | None = None,
         real_time: bool = False,
+        generation_defaults: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         self._script = ScriptReader(script)
@@ -79,8 +84,11 @@ class ScriptedEngine(Engine):
         self._executor = ScriptedExecutor(
             config,
             _cache(config),
-            # Scripts are as long as they are: no default of the model's cuts them.
-            ModelFacts(folder, tokenizer.vocab_size, generation_defaults={"max_tokens": None}),
+            ModelFacts(
+                folder,
+                tokenizer.vocab_size,
+                generation_defaults=generation_defaults or {"max_tokens": None},
+            ),
             end,
             advance=self._wait if real_time else self.clock.advance,
         )
@@ -125,28 +133,7 @@ class ScriptedEngine(Engine):
         with self._picking:  # requests and answers are in the same order
             request = self._describe(prompt, params, options.get("session_id"))
             self._requests.append(request)
-            answers = self._pick(request)
-        refusal = next((one.error for one in answers if one.error and one.is_empty), None)
-        if refusal is not None:
-            raise copy.copy(refusal)
-        written = [self._writer.write(answer, prompt, params) for answer in answers]
-        if any(answer.finish_reason == "length" for answer in answers):
-            params = params.clone(max_tokens=len(written[0].token_ids))
-        return self.submit_written(
-            prompt, params, written, failure(answers), request_id=request_id, **options
-        )
-
-    def submit_written(
-        self,
-        prompt: ParsedPrompt,
-        params: SamplingParams,
-        written: Sequence[Written],
-        error: Exception | None = None,
-        *,
-        request_id: str,
-        **options: Any,
-    ) -> RequestStream:
-        """Submit a request whose answer is known as tokens; see `submit`."""
+            params, written, error = self._reply(request, prompt, params)
         self._executor.write(request_id, params.n, written)
         stream = super().submit(prompt, params, request_id=request_id, **options)
         return stream if error is None else FailingStream(stream, error, params.output_kind)
@@ -156,8 +143,18 @@ class ScriptedEngine(Engine):
         self._closed.set()
         super().close()
 
-    def _pick(self, request: ScriptedRequest) -> Sequence[Answer]:
-        return self._script.choose(request)
+    def _reply(
+        self, request: ScriptedRequest, prompt: ParsedPrompt, params: SamplingParams
+    ) -> Reply:
+        """What a request is answered with; raises what `submit` is to raise."""
+        answers = self._script.choose(request)
+        refusal = next((one.error for one in answers if one.error and one.is_empty), None)
+        if refusal is not None:
+            raise copy.copy(refusal)
+        written = [self._writer.write(answer, prompt, params) for answer in answers]
+        if any(answer.finish_reason == "length" for answer in answers):
+            params = params.clone(max_tokens=len(written[0].token_ids))
+        return params, written, failure(answers)
 
     def _describe(
         self, prompt: ParsedPrompt, params: SamplingParams, session_id: str | None
