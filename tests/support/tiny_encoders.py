@@ -36,6 +36,15 @@ _ROBERTA = {
     "eos_token_id": SEP,
 }
 
+# flag in sentence-transformers' files -> quire's name
+POOLING_FLAGS = {
+    "cls_token": "cls",
+    "mean_tokens": "mean",
+    "max_tokens": "max",
+    "mean_sqrt_len_tokens": "mean_sqrt_len",
+    "weightedmean_tokens": "weighted_mean",
+    "lasttoken": "last",
+}
 # model_type -> beginning of its class names, settings
 ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("Bert", _COMMON),
@@ -100,7 +109,7 @@ def make_encoder(
 
     Args:
         scores: make a cross-encoder of one label.
-        pooling: sentence-transformers' name of it; None: none of its files.
+        pooling: one of `POOLING_FLAGS`' values; None: none of sentence-transformers' files.
         normalize: whether its modules end with a normalisation.
         dense: width of a dense layer (tanh) between these.
         max_seq_length, prompts, default_prompt_name: as in its files.
@@ -142,9 +151,10 @@ def save_modules(
         for index, kind in enumerate(kinds)
     ]
     _write(folder / "modules.json", modules)
-    _write(folder / "1_Pooling/config.json", {f"pooling_mode_{mode}": mode.startswith(pooling) for mode in (
-        "cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken",
-    ) if mode != "mean_sqrt_len_tokens" or pooling == "mean_sqrt_len"})  # fmt: skip
+    _write(
+        folder / "1_Pooling/config.json",
+        {f"pooling_mode_{flag}": method == pooling for flag, method in POOLING_FLAGS.items()},
+    )
     if dense:
         from safetensors.torch import save_file
 
