@@ -20,6 +20,7 @@
     │       ├── UnsupportedParamError a field of OpenAI's or vLLM's that quire does not serve
     │       └── UnknownParamError     a parameter that does not exist, or no longer does     (TypeError)
     ├── RequestFailedError            the model failed on this one request; the engine goes on
+    │   └── RefusedValueError         a validator refused every value of a field         (ValueError)
     ├── RequestTimeoutError       its time was over before there was anything to show
     ├── RequestAbortedError           the request was aborted while its caller still waited
     ├── QueueFullError                too much waits already; `retry_after` says when to come again
@@ -191,6 +192,13 @@ class RequestFailedError(QuireError):
     """Running this request failed (an exception or NaN logits); the engine goes on."""
 
     code = "request_failed"
+
+
+class RefusedValueError(RequestFailedError, ValueError):
+    """A validator refused every value that a field was given, and the request asked to be told so."""
+
+    status = 422
+    code = "value_refused"
 
 
 class RequestTimeoutError(QuireError):

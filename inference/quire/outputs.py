@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -56,6 +57,46 @@ class Message:
 
 
 @dataclass(slots=True)
+class FieldConfidence:
+    """How sure the model was of a field of its JSON text, at temperature 1 and under the grammar.
+
+    Args:
+        value: of the field.
+        logprob: natural logarithm of the value's probability: by `distribution` where there is one, else
+            that of the tokens that the field stands in, taken together.
+        distribution: of an enum, const, boolean, null or choice of at most 64 values: value -> probability,
+            given the text before it and whatever tokens write it, summing to 1; else None.
+        num_tokens: in which the field stands, in the text that was generated.
+        mass: share of the probability that was followed to a value; below 1 only where values have so
+            many spellings in tokens that the least likely were left out.
+    """
+
+    value: Any
+    logprob: float
+    distribution: dict[Any, float] | None = None
+    num_tokens: int = 0
+    mass: float = 1.0
+
+
+@dataclass(slots=True)
+class RefusedValue:
+    """A value in the text that its validator refused, when no more could be tried."""
+
+    path: str
+    value: Any
+    message: str
+
+
+@dataclass(slots=True)
+class FieldReport:
+    """What was found of the fields of one text; None: was not asked for."""
+
+    parsed: Any = None
+    confidence: dict[str, FieldConfidence] | None = None
+    validation_errors: list[RefusedValue] | None = None
+
+
+@dataclass(slots=True)
 class CompletionOutput:
     """One generated sequence, so far or whole.
 
@@ -69,6 +110,12 @@ class CompletionOutput:
         stop_reason: the stop string or stop token id that ended it; None for the end of sequence.
         error: what went wrong, where finish_reason is "error".
         message: of a chat, the text read as a message; None for plain completions.
+        parsed: the JSON value that the text is, where `confidence` or `validators` were asked for and the
+            sequence has ended with a whole one.
+        confidence: JSON pointer -> how sure the model was of that field; with the sequence's end, where
+            asked for.
+        validation_errors: values that stand in the text although refused; with the sequence's end, where
+            there are `validators`.
         pooled: float32, the vector or score of a request that asks for one; there is no text then.
     """
 
@@ -81,6 +128,9 @@ class CompletionOutput:
     stop_reason: int | str | None = None
     error: str | None = None
     message: Message | None = None
+    parsed: Any = None
+    confidence: dict[str, FieldConfidence] | None = None
+    validation_errors: list[RefusedValue] | None = None
     pooled: array[float] | None = None
 
     def finished(self) -> bool:

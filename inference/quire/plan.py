@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass, field
 
-from quire.request import FinishReason, Grammar, Pooling
+from quire.request import Ban, FinishReason, Grammar, Pooling, Request
 from quire.sampling_params import SamplingParams
 from quire.thoughts import Thought
 
@@ -30,9 +30,30 @@ class Admission:
     end_token_ids: tuple[int, ...]  # ends of sequence and stop ids: banned before `min_tokens`
     bad_words_ids: tuple[tuple[int, ...], ...]
     grammar: Grammar | None = None
+    bans: tuple[Ban, ...] = ()
     thought: Thought | None = None
     pooling: Pooling | None = None
     segment_start: int | None = None
+
+    @classmethod
+    def of(cls, request: Request) -> Admission:
+        """The request as it stands."""
+        return cls(
+            request_id=request.id,
+            token_ids=tuple(request.token_ids),
+            num_prompt_tokens=request.num_prompt_tokens,
+            params=request.params,
+            seed=request.seed,
+            end_token_ids=tuple(
+                sorted(request.eos_token_ids.union(request.params.stop_token_ids or ()))
+            ),
+            bad_words_ids=request.bad_words_ids,
+            grammar=request.grammar,
+            bans=request.bans,
+            thought=request.thought,
+            pooling=request.pooling,
+            segment_start=request.segment_start,
+        )
 
 
 @dataclass(frozen=True, slots=True)

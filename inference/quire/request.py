@@ -20,6 +20,7 @@ class RequestStatus(enum.Enum):
 
     WAITING = "waiting"  # also after preemption
     RUNNING = "running"
+    PARKED = "parked"  # somebody else must say whether and how it goes on
     FINISHED = "finished"
 
 
@@ -61,6 +62,19 @@ class Pooling:
     activate: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Ban:
+    """Texts that a sequence may not have at one place.
+
+    Args:
+        num_tokens: of the sequence that stand before the place, its prompt's included.
+        texts: whole JSON values, with what stands between the place and them.
+    """
+
+    num_tokens: int
+    texts: tuple[bytes, ...]
+
+
 class Grammar(Protocol):
     """A compiled grammar as all but its maker and the runner see it: something to hand on."""
 
@@ -84,6 +98,8 @@ class Request:
         cache_salt: prefix-cache blocks are shared only between requests of the same salt.
         session_id: whose blocks are retained afterwards, for the session's next turn.
         grammar: what the output must follow; it says where the sequence may end.
+        bans: what was taken back, and may not come again where it stood.
+        is_provisional: where its tokens end it, it is parked: others have the last word.
         thought: that the output begins with, where its tokens are limited.
         pooling: how its vector is made, of a request that asks for one and generates nothing.
         segment_start: of a pair of texts, the position where the second one begins.
@@ -101,6 +117,8 @@ class Request:
     cache_salt: str | None = None
     session_id: str | None = None
     grammar: Grammar | None = None
+    bans: tuple[Ban, ...] = ()
+    is_provisional: bool = False
     thought: Thought | None = None
     pooling: Pooling | None = None
     segment_start: int | None = None

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_module
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from quire.errors import InvalidParamsError, UnknownParamError, suggest
+
+Validator = Callable[[Any], Any]  # a field's value -> None or True, or False; or raises ValueError
+
+MAX_RETRIES = 100
 
 # Names that vLLM has, or had, and what to do today.
 RETIRED = {
@@ -36,6 +41,14 @@ class StructuredOutputsParams:
             follows its schema: {"structures": [{"begin", "schema", "end"}], "triggers": [...]}, or its text.
         whitespace_pattern: with `json` or `json_object`: a regular expression of what may stand between
             JSON's parts; default: one space after commas and colons, as Python's `json.dumps` writes.
+        confidence: with `json`, `json_object` or `choice`: report how sure the model was of each field
+            (`CompletionOutput.confidence`).
+        validators: with `json` or `json_object`: functions by JSON pointer ("/items/*/price"; * is any one
+            part), called with a field's value when it is whole. True or None accepts it; False, or a
+            ValueError, refuses it: it is taken back, and another one is generated.
+        max_retries: how many values of one field may be taken back; the next one stays.
+        on_failure: what becomes of a request whose last value is refused too: "report" it in
+            `CompletionOutput.validation_errors` and go on, or "raise" RefusedValueError.
 
     Raises:
         InvalidParamsError: none or several of them, one of a wrong type, or an empty one.
@@ -49,6 +62,10 @@ class StructuredOutputsParams:
     json_object: bool | None = None
     structural_tag: Any = None
     whitespace_pattern: str | None = None
+    confidence: bool = False
+    validators: Mapping[str, Validator] | None = None
+    max_retries: int = 3
+    on_failure: str = "report"
 
     def __new__(cls, *args: Any, **given: Any) -> StructuredOutputsParams:
         if args:
@@ -89,6 +106,36 @@ class StructuredOutputsParams:
                 "whitespace_pattern goes with json or json_object",
                 param="structured_outputs.whitespace_pattern",
             )
+        self._check_fields()
+
+    def _check_fields(self) -> None:
+        """What is asked of the fields of the text."""
+        if not isinstance(self.confidence, bool):
+            raise _wrong("confidence", "must be True or False", self.confidence)
+        if self.confidence and self.kind not in ("json", "json_object", "choice"):
+            raise _wrong("confidence", "goes with json, json_object or choice", self.kind)
+        if not isinstance(self.max_retries, int) or isinstance(self.max_retries, bool):
+            raise _wrong("max_retries", "must be a whole number", self.max_retries)
+        if not 0 <= self.max_retries <= MAX_RETRIES:
+            raise _wrong("max_retries", f"must be between 0 and {MAX_RETRIES}", self.max_retries)
+        if self.on_failure not in ("report", "raise"):
+            raise _wrong("on_failure", "must be 'report' or 'raise'", self.on_failure)
+        if self.validators is None:
+            return
+        if self.kind not in ("json", "json_object"):
+            raise _wrong("validators", "goes with json or json_object", self.kind)
+        if not isinstance(self.validators, Mapping):
+            raise _wrong("validators", "must map JSON pointers to functions", self.validators)
+        for path, function in self.validators.items():
+            if not (isinstance(path, str) and (path == "" or path.startswith("/"))):
+                raise _wrong("validators", 'must have JSON pointers such as "/name" as keys', path)
+            if not callable(function):
+                raise _wrong(f"validators[{path!r}]", "must be a function", function)
+
+    @property
+    def watches_fields(self) -> bool:
+        """Whether anything is asked of single fields."""
+        return self.confidence or bool(self.validators)
 
     @property
     def kind(self) -> str:

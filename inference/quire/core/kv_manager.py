@@ -140,7 +140,8 @@ class KVManager:
         if self._refused and self._refused[0] is request and num_free <= self._refused[1]:
             return None  # a long prompt first in line is not looked up again in every step
         table = self._tables.setdefault(request.id, _Table())
-        assert not table.block_ids, "admitted twice"
+        if table.block_ids:
+            return self._readmit(request, table)
         matched = self.match(request)
         unused = sum(self._pool.num_references(block_id) == 0 for block_id in matched)
         if self._num_blocks(request.num_tokens) - len(matched) > num_free - unused:
@@ -157,6 +158,37 @@ class KVManager:
                 self.sessions.note_hits(table.session, matched)
             self._retain(table.session, matched)
         return len(matched) * self.block_size
+
+    def _readmit(self, request: Request, table: _Table) -> int | None:
+        """`admit` of a request that has rested, and kept its blocks."""
+        if self._num_blocks(request.num_tokens) - len(table.block_ids) > self._pool.num_free:
+            return None
+        table.num_reported = 0
+        return request.num_computed
+
+    def cut(self, request_id: str, num_tokens: int, num_computed: int) -> int:
+        """Give back what is held for tokens beyond the first `num_tokens`, which are taken back.
+
+        A published block stays as it is, for whoever finds it: one that holds tokens of both sides is given
+        back too, since other ones are to be written in their place.
+
+        Args:
+            num_computed: tokens whose keys and values the blocks have.
+
+        Returns:
+            how many they still have; at least one of the tokens that stay is left to compute.
+        """
+        table = self._tables[request_id]
+        kept = max(0, min(num_computed, num_tokens - 1))
+        if kept // self.block_size < table.num_published:
+            kept -= kept % self.block_size
+        count = self._num_blocks(kept)
+        self._pool.release(reversed(table.block_ids[count:]))
+        del table.block_ids[count:]
+        del table.hashes[num_tokens // self.block_size :]
+        table.num_published = min(table.num_published, count)
+        table.num_reported = min(table.num_reported, count)
+        return kept
 
     def grow(self, request: Request, num_tokens: int) -> tuple[int, ...] | None:
         """Hold blocks for the first `num_tokens` tokens, which are about to be computed.

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from quire.config import SchedulerConfig
 from quire.core.kv_manager import KVManager
 from quire.core.request_queue import Rank, RequestQueue
+from quire.core.resting import Resting
 from quire.plan import Admission, Chunk, Progress, StepPlan, StepResult, TokenLogprobs
 from quire.request import FinishReason, Request, RequestStatus
 
@@ -71,6 +72,7 @@ class Scheduler:
         self._ranks: dict[str, Rank] = {}
         self._waiting = RequestQueue(self._rank_of)
         self._running = RequestQueue(self._rank_of)
+        self._resting = Resting(kv, self._rank_of)  # parked ones, and those back in line
         self._suspects: dict[str, int] = {}  # id -> computed tokens that clear it
         self._in_flight: dict[str, Request] = {}  # of the plan that has no result yet
         self._released: dict[str, None] = {}  # ids for the next plan, in order
@@ -80,8 +82,8 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        """Whether any request has not ended; then the next plan is not empty."""
-        return bool(self._requests)
+        """Whether any request is to go on; then the next plan is not empty."""
+        return bool(self._waiting or self._running)
 
     @property
     def num_requests(self) -> int:
@@ -135,8 +137,9 @@ class Scheduler:
         if request.status is RequestStatus.RUNNING:
             self._running.remove(request)
             self._released[request.id] = None
-        else:
+        elif request.status is RequestStatus.WAITING:
             self._waiting.remove(request)
+        self._resting.remove(request)
         request.status = RequestStatus.FINISHED
         request.finish_reason = reason
         request.stop_reason = stop_reason
@@ -151,6 +154,29 @@ class Scheduler:
         request.num_computed = 0
         request.num_preemptions += 1
         self.num_preemptions += 1
+        request.status = RequestStatus.WAITING
+        self._waiting.add(request)
+
+    def park(self, request_id: str) -> None:
+        """Take a running request out of the steps, until `unpark` or `finish`.
+
+        It keeps its blocks as long as nobody needs them.
+        """
+        request = self._requests[request_id]
+        assert not self._in_flight and request.status is RequestStatus.RUNNING
+        self._running.remove(request)
+        self._released[request_id] = None
+        self._resting.add(request)
+        request.status = RequestStatus.PARKED
+
+    def unpark(self, request_id: str, num_tokens: int | None = None) -> None:
+        """Put a parked request back in line, cut to its first `num_tokens` tokens if so many are given."""
+        request = self._requests[request_id]
+        assert request.status is RequestStatus.PARKED
+        if num_tokens is not None:
+            assert request.num_prompt_tokens <= num_tokens
+            del request.token_ids[num_tokens:]
+            request.num_computed = self.kv.cut(request_id, num_tokens, request.num_computed)
         request.status = RequestStatus.WAITING
         self._waiting.add(request)
 
@@ -209,6 +235,8 @@ class Scheduler:
         Requests that rank behind it give way. They have not been scheduled in this step yet.
         """
         while not self._schedule_chunk(request, draft):
+            if self._resting.give_up_one():
+                continue
             if self._running[-1] is request:
                 return False
             self._send_back(self._running[-1])
@@ -218,9 +246,10 @@ class Scheduler:
         """Let a waiting request run, from the end of its cached prefix; False if it does not fit."""
         if request.whole and request.num_tokens > draft.budget:
             return False
-        num_cached = self.kv.admit(request)
-        if num_cached is None:
-            return False
+        while (num_cached := self.kv.admit(request)) is None:
+            if not self._resting.give_up_one(spared=request):
+                return False
+        self._resting.remove(request)
         if request.first_scheduled_time is None:
             request.first_scheduled_time = self._clock()
             request.num_cached = num_cached
@@ -228,7 +257,7 @@ class Scheduler:
         self._running.add(request)
         request.status = RequestStatus.RUNNING
         request.num_computed = num_cached
-        draft.admitted.append(_admission(request))
+        draft.admitted.append(Admission.of(request))
         fits = self._schedule_chunk(request, draft)
         assert fits, "admitted, so its blocks are to be had"
         return True
@@ -310,7 +339,10 @@ class Scheduler:
             end = self._end_after(request, token_id)
             if end is not None:
                 report.finish_reason, report.stop_reason = end
-                self._end(request, *end)
+                if request.is_provisional:
+                    self.park(request.id)
+                else:
+                    self._end(request, *end)
                 break
         report.logprobs = result.logprobs.get(request.id, [])[: len(report.new_token_ids)]
         return report if report.new_token_ids or report.prompt_logprobs else None
@@ -350,6 +382,8 @@ class Scheduler:
         for other in sorted(self.kv.discard(request.id)):
             if other not in spared and self._is_running(other):
                 self._send_back(self._requests[other])
+            elif other in self._resting:
+                self._resting.give_up(self._requests[other])
         if request.status is RequestStatus.FINISHED:
             return []
         self._end(request, FinishReason.ERROR)
@@ -368,7 +402,9 @@ class Scheduler:
         """Assert what holds between any two calls: each request in one place, no block astray."""
         waiting = {request.id for request in self._waiting}
         running = {request.id for request in self._running}
-        assert not waiting & running and waiting | running == self._requests.keys()
+        parked = {id for id, one in self._requests.items() if one.status is RequestStatus.PARKED}
+        assert not waiting & running and waiting | running | parked == self._requests.keys()
+        assert parked.isdisjoint(waiting | running), "parked, and in line"
         assert self._ranks.keys() == self._requests.keys() >= self._suspects.keys()
         assert len(running) <= self.config.max_num_seqs, "more running than there are seats"
         for queue, status in (
@@ -381,7 +417,8 @@ class Scheduler:
         for request in self._requests.values():
             assert request.num_computed <= request.num_tokens, "computed what is not known"
             holds = bool(self.kv.block_ids(request.id))
-            assert holds == (request.status is RequestStatus.RUNNING), "blocks without a seat"
+            seated = request.status is RequestStatus.RUNNING
+            assert holds == (seated or request.id in self._resting), "blocks without a seat"
         self.kv.check(self._requests.keys() | self._in_flight.keys())
 
 
@@ -394,21 +431,3 @@ def _new_prompt_logprobs(request: Request, chunk: Chunk, result: StepResult) -> 
     new = entries[request.num_prompt_logprobs - chunk.start :]
     request.num_prompt_logprobs += len(new)
     return new
-
-
-def _admission(request: Request) -> Admission:
-    return Admission(
-        request_id=request.id,
-        token_ids=tuple(request.token_ids),
-        num_prompt_tokens=request.num_prompt_tokens,
-        params=request.params,
-        seed=request.seed,
-        end_token_ids=tuple(
-            sorted(request.eos_token_ids.union(request.params.stop_token_ids or ()))
-        ),
-        bad_words_ids=request.bad_words_ids,
-        grammar=request.grammar,
-        thought=request.thought,
-        pooling=request.pooling,
-        segment_start=request.segment_start,
-    )

@@ -22,6 +22,7 @@ from quire.engine.load import Load, RequestProgress
 from quire.engine.metrics import EngineMetrics
 from quire.engine.output import RequestState
 from quire.engine.records import Listeners
+from quire.engine.watchers import Watchers
 from quire.errors import EngineClosedError, EngineDeadError, QuireError, RequestFailedError
 from quire.executor.base import Executor
 from quire.grammar import CompiledGrammar
@@ -48,6 +49,7 @@ class EngineLoop:
     Attributes:
         last_step: when the last step ended, whatever came of it.
         on_end: called with the id of a request once it has left.
+        send: has a function run on the loop's thread, between two steps; may be called from any.
         step_listeners: called with the plan and the result of every step that has one.
     """
 
@@ -64,6 +66,7 @@ class EngineLoop:
         self.executor = executor
         self.clock = clock
         self.on_end: Callable[[str], None] = lambda request_id: None
+        self.send: Callable[[Callable[[], None]], None] = lambda command: command()
         self.step_listeners: tuple[StepListener, ...] = ()
         self.scheduler = Scheduler(
             SchedulerConfig(
@@ -84,6 +87,9 @@ class EngineLoop:
         )
         self.states: dict[str, RequestState] = {}  # by request id
         self.sequences: dict[str, _Sequence] = {}  # by sequence id
+        self._watchers = Watchers(
+            self.scheduler, lambda command: self.send(command), self._deliver_late, self._fail
+        )
         self._metrics = metrics
         self._listeners = listeners
         self._backlog = backlog
@@ -127,8 +133,9 @@ class EngineLoop:
             return
         error = grammar.exception()
         if error is None:
-            for request in requests:
+            for index, request in enumerate(requests):
                 request.grammar = grammar.result()
+                self._watchers.enter(state, index, request)
                 self.scheduler.add(request)
             return
         for request in requests:
@@ -156,7 +163,8 @@ class EngineLoop:
         self._drop_unread(now)
         plan = self.scheduler.schedule()
         for admission in plan.admitted:
-            self._note_scheduled(self.sequences[admission.request_id])
+            if admission.request_id in self.sequences:  # and no score of another's field
+                self._note_scheduled(self.sequences[admission.request_id])
         self._metrics.record_load(self.scheduler)
         if not plan.chunks:  # what there was has been aborted
             return
@@ -173,7 +181,7 @@ class EngineLoop:
                 0 if result.tokens or result.pooled else self.num_not_finite + result.num_not_finite
             )
         last_step, self.last_step = self.last_step, self.clock()
-        self._deliver(progress, self.last_step, last_step)
+        self._deliver(self._watchers.pass_on(progress), self.last_step, last_step)
         self._metrics.record_step(self.last_step, self.last_step - now, plan.num_tokens)
         self._metrics.record_load(self.scheduler)
 
@@ -186,6 +194,7 @@ class EngineLoop:
             self._listeners.tell(record)
         self.states.clear()
         self.sequences.clear()
+        self._watchers.close()
         self.executor.close()
 
     def _tell_step(self, plan: StepPlan, result: StepResult) -> None:
@@ -262,11 +271,21 @@ class EngineLoop:
                 logger.error("request %s failed: %s", state.request_id, item.error)
             if item.finish_reason is not None or stop_string is not None:
                 del self.sequences[item.request_id]
+                self._watchers.drop(item.request_id)
                 if state.finished:
                     self._forget(state)
         self._metrics.record_tokens(num_tokens)
         if num_steady:
             self._metrics.record_intervals(now - last_step, num_steady)
+
+    def _deliver_late(self, progress: list[Progress]) -> None:
+        """Give sequences what was held back for them when their step ended."""
+        self._deliver(progress, self.clock(), self.last_step)
+
+    def _fail(self, state: RequestState, error: Callable[[], QuireError]) -> None:
+        """End a request so that its caller gets an error."""
+        state.fail(error)
+        self._end(state, FinishReason.ERROR, error().message)
 
     def _note_late_token(self, sequence: _Sequence, now: float) -> None:
         """A token whose sequence had none in the step before: its first one, or after a pause."""
@@ -299,6 +318,7 @@ class EngineLoop:
         for sequence_id in sequence_ids(state.request_id, state.params.n):
             sequence = self.sequences.pop(sequence_id, None)
             if sequence is not None:
+                self._watchers.drop(sequence_id)
                 self.scheduler.finish(sequence_id, reason)
                 if sequence.waits:
                     self._backlog.leave(sequence.request.num_prompt_tokens)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from quire.engine.detokenizer import Detokenizer
 from quire.engine.records import RequestRecord
 from quire.errors import QuireError
-from quire.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
+from quire.outputs import CompletionOutput, FieldReport, Logprob, RequestMetrics, RequestOutput
 from quire.plan import Progress, TokenLogprobs
 from quire.request import FinishReason
 from quire.sampling_params import RequestOutputKind, SamplingParams
@@ -46,6 +46,7 @@ class SequenceOutput:
         self.stop_reason: int | str | None = None
         self.error: str | None = None
         self.pooled: array[float] | None = None
+        self.fields = FieldReport()
         self.changed = False  # since the caller last took an output
         self._taken = 0  # tokens that went out with earlier deltas
         self.unread_bytes = 0  # about what is kept for the next take
@@ -101,6 +102,9 @@ class SequenceOutput:
             finish_reason=None if self.finish_reason is None else self.finish_reason.value,
             stop_reason=self.stop_reason,
             error=self.error,
+            parsed=self.fields.parsed,
+            confidence=self.fields.confidence,
+            validation_errors=self.fields.validation_errors,
             pooled=self.pooled,
         )
 
@@ -189,6 +193,11 @@ class RequestState:
             stop_string = self._sequences[index].apply(progress)
             self._settle(now)
         return stop_string
+
+    def note_fields(self, index: int, report: FieldReport) -> None:
+        """Take in what was found of the fields of sequence `index`, whose end comes next."""
+        with self._lock:
+            self._sequences[index].fields = report
 
     def is_unread(self, now: float) -> bool:
         """Whether more than `MOST_UNREAD` has waited for the reader for `UNREAD_SECONDS`. Ask often."""

@@ -40,6 +40,7 @@ class EngineThread:
         self._thread = threading.Thread(target=self._run, name="quire-engine", daemon=True)
         self._loop = loop
         loop.on_end = self._note_end
+        loop.send = self._send
         self._backlog = backlog
         self._inbox: deque[Callable[[], None]] = deque()
         # Reentrant: a stream may be collected, and so aborted, at any moment, within the lock too.

@@ -61,6 +61,11 @@ class Matcher:
         return self._vocabulary.vocab_size
 
     @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """The tokens that end a sequence."""
+        return self._vocabulary.eos_token_ids
+
+    @property
     def native(self) -> LLMatcher:
         """The library's."""
         return self._matcher
@@ -121,10 +126,6 @@ class Matcher:
         if self._is_finished or self._matcher.is_error():
             return []
         return [self._vocabulary.eos_token_ids[0]]
-
-    def allows(self, token_ids: Sequence[int]) -> bool:
-        """Whether these tokens, none of which ends a sequence, may come next, one after the other."""
-        return self.goes_on and self._matcher.validate_tokens(list(token_ids)) == len(token_ids)
 
     def allows(self, token_ids: Sequence[int]) -> bool:
         """Whether these tokens, none of which ends a sequence, may come next, one after the other."""

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from quire.grammar.token_bytes import TokenBytes
+
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
 
@@ -50,6 +52,13 @@ class Vocabulary:
     @cached_property
     def _added(self) -> list[dict[str, Any]]:
         return list(json.loads(self.tokenizer_json).get("added_tokens") or [])
+
+    @cached_property
+    def token_bytes(self) -> TokenBytes:
+        """What each token writes."""
+        tokenizer = self.load()
+        pieces = [tokenizer.decode_bytes([token_id]) for token_id in range(self.vocab_size)]
+        return TokenBytes(pieces, {*self.markers.values(), *self.eos_token_ids})
 
     def load(self) -> LLTokenizer:
         """The library's form of it; takes up to a second, the first time."""

@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from quire.grammar import CompiledGrammar
 from quire.plan import Admission
+from quire.runner.field_bans import FieldBans
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -80,6 +82,12 @@ class LogitsRules:
         self.repetition_penalty = params.repetition_penalty
         self.presence_penalty = params.presence_penalty
         self.frequency_penalty = params.frequency_penalty
+        self._field_bans: FieldBans | None = None
+        if admission.bans:
+            assert isinstance(admission.grammar, CompiledGrammar), "fields are a grammar's"
+            self._field_bans = FieldBans(
+                admission.bans, admission.grammar, admission.token_ids, admission.num_prompt_tokens
+            )
         self.counts: TokenCounts | None = None
         if _has_penalties(admission):
             prompt_ids = admission.token_ids[: admission.num_prompt_tokens]
@@ -94,6 +102,7 @@ class LogitsRules:
             params.allowed_token_ids
             or params.logit_bias
             or admission.bad_words_ids
+            or admission.bans
             or (params.min_tokens and admission.end_token_ids)
             or _has_penalties(admission)
         ):
@@ -105,14 +114,18 @@ class LogitsRules:
         self._output_ids.append(token_id)
         if self.counts is not None:
             self.counts.add(token_id)
+        if self._field_bans is not None:
+            self._field_bans.note(token_id)
 
     def banned_ids(self) -> Indices:
-        """Tokens that may not come next: ends before `min_tokens`, last tokens of bad words."""
+        """Tokens that may not come next: ends before `min_tokens`, of bad words, of refused values."""
         banned = [
             last
             for before, last in self._bad_words
             if not before or self._output_ids[-len(before) :] == before
         ]
+        if self._field_bans is not None:
+            banned += self._field_bans.banned_ids()
         if len(self._output_ids) < self._min_tokens:
             return np.concatenate([self._end_ids, _ids(banned)])
         return _ids(banned)
