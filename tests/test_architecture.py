@@ -25,8 +25,9 @@ MAX_LINES = 450
 # makes transformers believe that its optional dependency of that name is installed.
 NO_PACKAGES = ("inference", "kernels", "integrations")
 
-# Faces that ask for the same model share one engine, and only the process can know that they do.
-OWNERS_OF_GLOBAL_STATE = ("inference/quire/engine/sharing.py",)
+# Faces that ask for the same model share one engine, and all engines share the machine's memory: only the
+# process can know that they do.
+OWNERS_OF_GLOBAL_STATE = ("inference/quire/engine/sharing.py", "inference/quire/memory.py")
 
 
 def _name(path: Path) -> str:

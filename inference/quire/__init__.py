@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from quire.engine.prompts import TextPrompt, TokensPrompt
     from quire.errors import QuireError
     from quire.hub import bundled_model
+    from quire.memory import MemoryBudget, memory_budget
     from quire.outputs import CompletionOutput, Logprob, RequestOutput
     from quire.pooling_params import PoolingParams
     from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
@@ -48,6 +49,8 @@ _EXPORTS = {
     "Logprob": "quire.outputs",
     "QuireError": "quire.errors",
     "bundled_model": "quire.hub",
+    "memory_budget": "quire.memory",
+    "MemoryBudget": "quire.memory",
     "Connection": "quire.api.client",
     "connect": "quire.api.client",
     "openai_client": "quire.api.client",
@@ -65,6 +68,7 @@ __all__ = [
     "EngineArgs",
     "EngineConfig",
     "Logprob",
+    "MemoryBudget",
     "PoolingParams",
     "QuireError",
     "RequestOutput",
@@ -76,6 +80,7 @@ __all__ = [
     "async_openai_client",
     "bundled_model",
     "connect",
+    "memory_budget",
     "openai_client",
 ]
 

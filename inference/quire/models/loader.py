@@ -7,7 +7,7 @@ tensor by tensor. Nothing is left out and nothing is left over: a silently rando
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -29,13 +29,16 @@ Filled = dict[tuple[int, str | None], tuple[str, Path]]
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
-def load_model(checkpoint: Checkpoint, config: EngineConfig) -> Model:
+def load_model(
+    checkpoint: Checkpoint, config: EngineConfig, reserve: Callable[[int], None] | None = None
+) -> Model:
     """Build the checkpoint's model and fill it with its weights.
 
     Args:
         checkpoint: from `quire.hub.find_model`.
         config: `dtype`, `device`, `quantization`, `load_format`, `max_model_len` and `seed` (of dummy
             weights) are read.
+        reserve: told, before any is taken, how many bytes the weights will hold; what it raises is raised.
 
     Returns:
         The model in eval mode, gradients off, on its device; see its `spec`, `dtype` and `device`.
@@ -65,6 +68,8 @@ def load_model(checkpoint: Checkpoint, config: EngineConfig) -> Model:
     if not dummy:
         fetch_weights(checkpoint, config)
         files = weight_files(checkpoint.folder, config.load_format)
+    if reserve is not None:
+        reserve(weight_bytes(model, dtype))
     materialise(model, device, dtype)
     if dummy:
         fill_randomly(model, config.seed)
@@ -104,6 +109,13 @@ def choose_dtype(name: str, checkpoint: Checkpoint) -> torch.dtype:
             f"config.json gives dtype {name!r}; set dtype to one of {', '.join(DTYPES)}"
         )
     return DTYPES[name]
+
+
+def weight_bytes(model: nn.Module, dtype: torch.dtype) -> int:
+    """Bytes that the parameters of a model on the meta device will hold in `dtype`."""
+    meta = torch.device("meta")
+    twins = (_twin(parameter, meta, dtype) for parameter in model.parameters())
+    return sum(twin.held_bytes if isinstance(twin, Weight) else twin.nbytes for twin in twins)
 
 
 def materialise(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:

@@ -35,6 +35,10 @@ class Int8Weight(Weight):
         twin.model_dtype = dtype
         return twin
 
+    @property
+    def held_bytes(self) -> int:
+        return self.data.nbytes + self.scales.nbytes
+
     def put_part(self, part: str | None, tensor: Rows) -> None:
         for first, rows in self._chunks(part, tensor, self.model_dtype):
             ops.quantize_rows(rows, first, self.data, self.scales)

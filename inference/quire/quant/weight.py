@@ -59,6 +59,11 @@ class Weight(nn.Parameter):
         data = torch.empty(self.full_shape, dtype=dtype, device=device)
         return Weight(data, self.parts, self.transposed)
 
+    @property
+    def held_bytes(self) -> int:
+        """All that it holds, in memory."""
+        return self.data.nbytes
+
     def stored_shape(self, part: str | None) -> torch.Size:
         """Shape that a checkpoint's tensor must have: of one part, or of the whole."""
         rows = range(self.full_shape[0])[self._rows(part)]
