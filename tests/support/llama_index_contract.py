@@ -6,9 +6,17 @@
 from __future__ import annotations
 
 from llama_index_chats import ChatContract, CompletionContract, SamplingContract
+from llama_index_lifecycle import LifecycleContract
 from llama_index_objects import ObjectContract
 from llama_index_tools import ToolContract
 
 
-class LLMContract(ChatContract, CompletionContract, SamplingContract, ToolContract, ObjectContract):
+class LLMContract(
+    ChatContract,
+    CompletionContract,
+    SamplingContract,
+    ToolContract,
+    ObjectContract,
+    LifecycleContract,
+):
     """All of it."""

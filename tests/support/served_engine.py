@@ -51,6 +51,11 @@ class Ended:
         """The same, awaited."""
         return await asyncio.to_thread(self.next)
 
+    async def until_running(self) -> None:
+        """Wait until a request runs."""
+        while not self._engine.load().num_running:
+            await asyncio.sleep(0)
+
     def is_idle(self) -> bool:
         """Whether nothing runs or waits, and no request holds a block."""
         load = self._engine.load()

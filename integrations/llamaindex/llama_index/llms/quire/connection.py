@@ -65,7 +65,7 @@ def open_connection(
     options = {
         name: getattr(component, name, None) for name in ("base_url", "timeout", "max_retries")
     }
-    for name in ENGINE_FIELDS:
-        if name in component.model_fields_set:
+    for name, field in type(component).model_fields.items():
+        if name in ENGINE_FIELDS and getattr(component, name) != field.default:
             options[name] = getattr(component, name)
     return quire.connect(model, **options, **unkept, **getattr(component, "vllm_kwargs", {}))
