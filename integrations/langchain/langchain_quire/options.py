@@ -63,21 +63,27 @@ def sorted_options(cls: Any, values: Any) -> Any:
     fields = cls.model_fields
     engine_field = "engine_kwargs" if "engine_kwargs" in fields else "vllm_kwargs"
     kept: dict[str, Any] = {}
+    engine: dict[str, Any] = {}
+    sampling: dict[str, Any] = {}
     for name, value in values.items():
         known = name if name in fields else _RENAMED.get(name, "")
         if known in fields:
-            if known in kept and known in values and name != known:
+            if known in kept:
                 raise UnknownParamError(f"{name} is another name of {known}: give one", param=name)
             kept[known] = value
         elif name in _ENGINE_OPTIONS:
-            kept[engine_field] = {**kept.get(engine_field, {}), name: value}
+            engine[name] = value
         elif name in _SAMPLING_OPTIONS and "model_kwargs" in fields:
-            kept["model_kwargs"] = {**kept.get("model_kwargs", {}), name: value}
+            sampling[name] = value
         else:
             everything = {*fields, *_RENAMED, *_ENGINE_OPTIONS}
             raise UnknownParamError(
                 f"{cls.__name__} has no option {name!r}{suggest(name, everything)}", param=name
             )
+    if engine:
+        kept[engine_field] = {**(kept.get(engine_field) or {}), **engine}
+    if sampling:
+        kept["model_kwargs"] = {**(kept.get("model_kwargs") or {}), **sampling}
     local = kept.get("engine") is not None or kept.get(engine_field)
     if kept.get("base_url") is None and not local and (url := os.environ.get(URL_VARIABLE)):
         kept["base_url"] = url
