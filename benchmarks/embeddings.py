@@ -2,11 +2,11 @@
 
     python benchmarks/embeddings.py FOLDER [--peer VENV/bin/python] [--texts 1000] [--rounds 5]
 
-FOLDER holds a model with sentence-transformers' files; `--peer` names a Python in which sentence-transformers
-is installed, and which needs nothing of quire. Each engine runs in a process of its own and takes turns over
-rounds; the best round of each counts, tokenizing included. Texts are random English words, new in every round:
-short ones (4 to 24 words), long ones (150 to 180), and a mixture of both. The last column is the greatest
-difference of two vectors' numbers.
+FOLDER holds a model with sentence-transformers' files; `--peer` names a Python in which that is installed,
+and which needs nothing of quire. Each engine runs in a process of its own and takes turns over rounds; the
+best round of each counts, tokenizing included. Texts are random English words, new in every round: short ones
+(4 to 24 words), long ones (150 to 180), and a mixture of both. The last column is the greatest difference of
+two vectors' numbers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import subprocess
 import sys
 import time
@@ -21,13 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-WORDS = (
-    "the of and to in is was for that it with as his on be at by this had not are but from or have an they "
-    "which one you were all her she there would their we him been has when who will no more if out so up said "
-    "what its about than into them can only other time new some could these two may first then do any like my "
-    "now over such our man me even most made after also did many before must well back through years where much "
-    "way down should because long each just state those people too little good world very still work life never"
-).split()
+WORDS = re.findall(r"[a-z]+", (__doc__ or "").lower())
 KINDS = {"short": (4, 24), "long": (150, 180), "mixed": (4, 180)}
 SHOWN = 50  # vectors that are compared
 

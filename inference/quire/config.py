@@ -118,11 +118,14 @@ class EngineConfig:
     max_num_batched_tokens: int | None = option(
         None, "tokens computed in one step; default: 2048 on a CPU, 8192 on a GPU"
     )
-    max_waiting_requests: int = option(
-        1024, "requests that may wait for a seat before a server refuses more"
+    max_waiting_requests: int | None = option(
+        None,
+        "requests that may wait for a seat before a server refuses more; default: 1024, and 65536 texts of "
+        "an encoder",
     )
     max_waiting_tokens: int | None = option(
-        None, "prompt tokens that may wait; default: four times the KV cache's tokens"
+        None,
+        "prompt tokens that may wait; default: four times the KV cache's, and 4M of an encoder",
     )
     block_size: int = option(16, "tokens in a block of the KV cache")
     gpu_memory_utilization: float = option(0.92, "share of a GPU's memory for weights and KV cache")
@@ -239,7 +242,10 @@ class EngineConfig:
             )
         budget = self.max_num_batched_tokens or (2048 if limits.device == "cpu" else 8192)
         block_size = self.block_size
+        max_waiting_requests = self.max_waiting_requests or (1 << 16 if limits.whole else 1024)
+        max_waiting_tokens = self.max_waiting_tokens
         if limits.whole:
+            max_waiting_tokens = max_waiting_tokens or 1 << 22
             block_size = max_model_len  # a text takes one block, of no memory
             if self.max_num_batched_tokens is None:
                 budget = max(budget, max_model_len)
@@ -256,6 +262,8 @@ class EngineConfig:
             max_model_len=max_model_len,
             max_num_batched_tokens=budget,
             block_size=block_size,
+            max_waiting_requests=max_waiting_requests,
+            max_waiting_tokens=max_waiting_tokens,
             max_num_seqs=min(self.max_num_seqs, budget),
         )
 

@@ -1,4 +1,4 @@
-"""Embeddings by decoders: their last token, or all of them, across chunks, preemption and the prefix cache."""
+"""Embeddings by decoders: by the last token or by all, across chunks, preemption and the prefix cache."""
 
 from __future__ import annotations
 

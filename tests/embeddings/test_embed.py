@@ -228,7 +228,7 @@ def test_a_text_that_fails_fails_alone(folder, tmp_path):
     tensors["embeddings.word_embeddings.weight"][3] = torch.nan
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with LLM(str(tmp_path)) as llm:
-        with pytest.raises(RequestFailedError, match="text 1: .*NaN"):
+        with pytest.raises(RequestFailedError, match=r"text 1: .*NaN"):
             llm.embed([[5, 6], [5, 3], [7]])
         assert len(llm.embed([[5, 6], [7]])) == 2
         counts = {one.name: one.value for one in llm.get_metrics() if hasattr(one, "value")}

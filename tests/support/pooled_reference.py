@@ -1,4 +1,4 @@
-"""Embeddings and scores as transformers computes them, one text at a time, with sentence-transformers' pooling."""
+"""Embeddings and scores as transformers computes them, one text at a time, the pooling written out."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Engine:
         self.facts = executor.facts
         self.vocab_size = executor.facts.vocab_size
         self.tokenizer = tokenizer or self._load_tokenizer()
-        assert self.config.max_model_len is not None, "resolved"
+        assert self.config.max_model_len and self.config.max_waiting_requests, "resolved"
         self.max_model_len: int = self.config.max_model_len
         self._clock = clock
         self.eos_token_ids = executor.facts.eos_token_ids
