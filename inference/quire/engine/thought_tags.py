@@ -9,7 +9,7 @@ from quire.thoughts import ThoughtTags
 from quire.tokenizer import Tokenizer
 
 # White space as byte-level tokenizers and SentencePiece write it.
-_SPACES = str.maketrans({"Ġ": " ", "Ċ": "\n", "ĉ": "\t", "č": "\r", "▁": " "})
+_SPACES = str.maketrans({"Ġ": " ", "Ċ": "\n", "ĉ": "\t", "č": "\r", "ċ": "\v", "Č": "\f", "▁": " "})
 
 
 def thought_tags(tokenizer: Tokenizer, tags: ReasoningFormat) -> ThoughtTags:

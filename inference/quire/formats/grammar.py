@@ -58,7 +58,7 @@ class AnswerGrammar:
             thought = f"{body} {lark.literal(tags.end)}"
         else:
             thought = lark.rule("thought[lazy]", f"/{ANY}/ {lark.literal(tags.end)}")
-        lark.rule("GAP", r"/\s{0,4}/")
+        lark.rule("GAP", r"/[ \t\r\n]{0,4}/")
         if tags.is_open(self.prompt):
             return f"{thought} GAP"
         return f"(GAP {lark.literal(tags.start)} {thought} GAP)?"
