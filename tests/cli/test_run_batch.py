@@ -416,12 +416,13 @@ def test_the_engine_answers_as_the_server_would(
         for name in ("model", "url", "field", "long", "embedding")
     }
     assert {name: status for name, (status, _) in failures.items()} == {
-        "model": 404, "url": 404, "field": 400, "long": 400, "embedding": 404,
+        "model": 404, "url": 404, "field": 400, "long": 400, "embedding": 400,
     }  # fmt: skip
     assert "`other` does not exist" in failures["model"][1]
     assert "did you mean '/v1/chat/completions'?" in failures["url"][1]
     assert "did you mean 'max_tokens'?" in failures["field"][1]
     assert "maximum context length is 128" in failures["long"][1]
+    assert "this model makes no embeddings" in failures["embedding"][1]
 
 
 async def test_what_the_engine_has_no_room_for_is_tried_again(make_llm: Any, output: Path) -> None:

@@ -100,20 +100,19 @@ def check_params(
         _check_choice(params, tokenizer, eos_token_ids)
 
 
-def check_task(task: str, tasks: frozenset[str], model: str) -> None:
+def check_task(task: str, tasks: frozenset[str]) -> None:
     """Check that a model is made for what is asked of it.
 
     Args:
         task: "generate", "embed" or "score".
         tasks: those that it can do.
-        model: its name, for the message.
 
     Raises:
         UnsupportedTaskError: saying what it can do.
     """
     if task not in tasks:
         able = " and ".join(TASKS[one] for one in sorted(tasks))
-        raise UnsupportedTaskError(f"{model} {NOT_ABLE[task]}: it {able}", param="model")
+        raise UnsupportedTaskError(f"this model {NOT_ABLE[task]}: it {able}", param="model")
 
 
 def check_submission(

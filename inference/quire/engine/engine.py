@@ -130,7 +130,7 @@ class Engine:
 
     def require(self, task: str) -> None:
         """Raise UnsupportedTaskError unless the model can do it: "generate", "embed" or "score"."""
-        check_task(task, self.facts.tasks, self.config.model or self.facts.folder.name)
+        check_task(task, self.facts.tasks)
 
     def parse_chat(
         self,

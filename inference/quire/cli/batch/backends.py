@@ -57,7 +57,14 @@ class LocalBackend:
     """
 
     def __init__(self, llm: LLM, names: Sequence[str]) -> None:
-        from quire.api.protocol import ChatCompletionRequest, CompletionRequest, ResponsesRequest
+        from quire.api.protocol import (
+            ChatCompletionRequest,
+            CompletionRequest,
+            EmbeddingRequest,
+            RerankRequest,
+            ResponsesRequest,
+            ScoreRequest,
+        )
         from quire.api.service import Service, ServiceOptions
 
         self._service = Service(llm.engine, ServiceOptions(served_model_names=tuple(names)))
@@ -67,6 +74,9 @@ class LocalBackend:
             ),
             "/v1/completions": self._endpoint(CompletionRequest, self._service.completions),
             "/v1/responses": self._endpoint(ResponsesRequest, self._service.responses),
+            "/v1/embeddings": self._endpoint(EmbeddingRequest, self._service.embeddings),
+            "/v1/rerank": self._endpoint(RerankRequest, self._service.rerank),
+            "/v1/score": self._endpoint(ScoreRequest, self._service.score),
         }
 
     def _endpoint(
