@@ -91,6 +91,9 @@ pack_rows = _dispatched(reference.pack_rows)
 packed_linear = _dispatched(reference.packed_linear)
 embedding = _dispatched(reference.embedding)
 packed_embedding = _dispatched(reference.packed_embedding)
+squeeze_rows = _dispatched(reference.squeeze_rows)
+squeezed_linear = _dispatched(reference.squeezed_linear)
+squeezed_embedding = _dispatched(reference.squeezed_embedding)
 quantize_rows = _dispatched(reference.quantize_rows)
 int8_linear = _dispatched(reference.int8_linear)
 int8_embedding = _dispatched(reference.int8_embedding)
@@ -99,6 +102,12 @@ int8_embedding = _dispatched(reference.int8_embedding)
 def multiplies_packed(device_type: str) -> bool:
     """Whether devices of this type are faster with packed weights; the reference only unpacks them."""
     return find("packed_linear", device_type) is not reference.packed_linear
+
+
+def squeezes(device_type: str) -> bool:
+    """Whether devices of this type multiply by squeezed weights faster than by packed ones."""
+    found = getattr(_faster(device_type), "squeezes", None)
+    return found is not None and found()
 
 
 class Program(Protocol):

@@ -16,6 +16,7 @@ from quire.hub import find_model
 from quire.models import loader
 from quire.models.loader import load_model
 from quire.models.weights import weight_files
+from quire.quant import Weight
 from tiny_models import make_checkpoint, make_model
 
 MLP = "model.layers.1.mlp.down_proj.weight"
@@ -86,7 +87,10 @@ def test_safetensors_go_before_pickled_weights_unless_asked_otherwise(folder):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_dtype(folder, dtype):
     model = load(folder, dtype=dtype)
-    assert {p.dtype for p in model.parameters()} == {getattr(torch, dtype)}
+    wanted = {getattr(torch, dtype)}
+    assert {
+        p.plain().dtype if isinstance(p, Weight) else p.dtype for p in model.parameters()
+    } == wanted
     assert model.model.rotary_emb.frequencies.dtype == torch.float32
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 # Bytes of a checkpoint's tensor that are read, and converted, at a time: few enough to stay in a cache.
 CHUNK = 4 << 20
+STRIDE = 16  # packed forms hold so many rows together
 
 
 class Rows(Protocol):
@@ -93,10 +94,13 @@ class Weight(nn.Parameter):
     def _chunks(
         self, part: str | None, tensor: Rows, dtype: torch.dtype
     ) -> Iterator[tuple[int, torch.Tensor]]:
-        """Rows of a checkpoint's matrix in `dtype`, a few at a time, each with the first one's place."""
+        """Rows of a checkpoint's matrix in `dtype`, a few at a time, each with the first one's place.
+
+        Chunks begin at multiples of `STRIDE` rows of the part.
+        """
         source = self._whole(tensor) if self.transposed else tensor
         first = self._rows(part).start or 0
-        count = max(1, CHUNK // (source.shape[1] * tensor.dtype.itemsize))
+        count = max(1, CHUNK // (source.shape[1] * tensor.dtype.itemsize * STRIDE)) * STRIDE
         for start in range(0, len(source), count):
             yield first + start, source[start : start + count].to(self.device, dtype)
 

@@ -20,6 +20,10 @@ from quire_kernels.cpu.linear import (
     packed_embedding,
     packed_linear,
     quantize_rows,
+    squeeze_rows,
+    squeezed_embedding,
+    squeezed_linear,
+    squeezes,
 )
 from quire_kernels.cpu.mask import restrict_tokens
 from quire_kernels.cpu.peaks import likeliest, row_peaks
@@ -43,6 +47,10 @@ __all__ = [
     "rotary_angles",
     "row_peaks",
     "silu_and_mul",
+    "squeeze_rows",
+    "squeezed_embedding",
+    "squeezed_linear",
+    "squeezes",
     "unavailable",
     "write_kv",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from quire_kernels.cpu.operation import KINDS, Operation, empty
+from quire_kernels.reference.linear import BLOCK
 
 _PACKED_LINEAR = Operation(
     "quire_packed_linear", "kind x* rows weights* bias* out_kind out* inputs columns threads"
@@ -19,6 +20,14 @@ _INT8_LINEAR = Operation(
 _PACK_ARGUMENTS = "kind from* row_stride input_stride first rows inputs packed* scales* threads"
 _PACK = Operation("quire_pack", _PACK_ARGUMENTS)
 _PACK_INT8 = Operation("quire_pack_int8", _PACK_ARGUMENTS)
+_SQUEEZES = Operation("quire_squeezes", "")
+_SQUEEZE = Operation(
+    "quire_squeeze", "from* row_stride input_stride first rows inputs squeezed* threads"
+)
+_SQUEEZED_LINEAR = Operation(
+    "quire_squeezed_linear", "kind x* rows weights* bias* out_kind out* inputs columns threads"
+)
+_SQUEEZED_EMBEDDING = Operation("quire_squeezed_embedding", "ids* count rows squeezed* out* inputs")
 _EMBEDDING = Operation("quire_embedding", "ids* count rows table* out* bytes")
 _PACKED_ARGUMENTS = "kind ids* count rows packed* scales* out* inputs"
 _PACKED_EMBEDDING = Operation("quire_packed_embedding", _PACKED_ARGUMENTS)
@@ -33,16 +42,40 @@ def packed_linear(
     out_dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """See the reference."""
+    assert packed.dtype == x.dtype
+    return _linear(_PACKED_LINEAR, x, packed, out_features, bias, out_dtype)
+
+
+def squeezed_linear(
+    x: torch.Tensor,
+    squeezed: torch.Tensor,
+    out_features: int,
+    bias: torch.Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+) -> torch.Tensor:
+    """See the reference."""
+    assert squeezed.dtype == torch.uint8 and x.dtype == torch.bfloat16
+    return _linear(_SQUEEZED_LINEAR, x, squeezed, out_features, bias, out_dtype)
+
+
+def _linear(
+    operation: Operation,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    out_features: int,
+    bias: torch.Tensor | None,
+    out_dtype: torch.dtype | None,
+) -> torch.Tensor:
     x = x.contiguous()
     dtype = x.dtype
-    assert packed.dtype == dtype and (bias is None or bias.dtype == dtype)
+    assert bias is None or bias.dtype == dtype
     *outer, in_features = x.shape
     out = empty((*outer, out_features), out_dtype or dtype)
-    _PACKED_LINEAR(
+    operation(
         KINDS[dtype],
         x.data_ptr(),
         x.numel() // in_features,
-        packed.data_ptr(),
+        weight.data_ptr(),
         0 if bias is None else bias.data_ptr(),
         KINDS[out.dtype],
         out.data_ptr(),
@@ -100,6 +133,19 @@ def pack_rows(packed: torch.Tensor, rows: torch.Tensor, first: int) -> None:
     )
 
 
+def squeezes() -> bool:
+    """Whether this machine's instructions include what squeezed weights are unfolded by."""
+    return bool(_SQUEEZES())
+
+
+def squeeze_rows(squeezed: torch.Tensor, rows: torch.Tensor, first: int) -> bool:
+    """See the reference."""
+    assert squeezed.is_contiguous() and rows.dtype == torch.bfloat16 and first % BLOCK == 0
+    count, in_features = rows.shape
+    arguments = (rows.data_ptr(), *rows.stride(), first, count, in_features)
+    return not _SQUEEZE(*arguments, squeezed.data_ptr(), torch.get_num_threads())
+
+
 def quantize_rows(
     rows: torch.Tensor, first: int, packed: torch.Tensor, scales: torch.Tensor
 ) -> None:
@@ -153,6 +199,20 @@ def packed_embedding(
         0,
         out.data_ptr(),
         hidden_size,
+    )
+    _check(ids, num_rows, wrong)
+    return out
+
+
+def squeezed_embedding(
+    ids: torch.Tensor, squeezed: torch.Tensor, num_rows: int, hidden_size: int
+) -> torch.Tensor:
+    """See the reference."""
+    ids = ids.contiguous()
+    assert ids.dtype == torch.int64 and squeezed.dtype == torch.uint8
+    out = empty((*ids.shape, hidden_size), torch.bfloat16)
+    wrong = _SQUEEZED_EMBEDDING(
+        ids.data_ptr(), ids.numel(), num_rows, squeezed.data_ptr(), out.data_ptr(), hidden_size
     )
     _check(ids, num_rows, wrong)
     return out

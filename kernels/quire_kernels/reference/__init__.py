@@ -19,6 +19,7 @@ from quire_kernels.reference.mask import restrict_tokens
 from quire_kernels.reference.norm import add_rms_norm, layer_norm, rms_norm
 from quire_kernels.reference.peaks import likeliest, row_peaks
 from quire_kernels.reference.rotary import rotary_and_write_kv, rotary_angles, rotary_embedding
+from quire_kernels.reference.squeezed import squeeze_rows, squeezed_embedding, squeezed_linear
 
 __all__ = [
     "add_rms_norm",
@@ -41,5 +42,8 @@ __all__ = [
     "rotary_embedding",
     "row_peaks",
     "silu_and_mul",
+    "squeeze_rows",
+    "squeezed_embedding",
+    "squeezed_linear",
     "write_kv",
 ]

@@ -61,18 +61,30 @@ struct Int8Dot {
   const bfloat16* weight_scales;  // [N/16][groups][16]
   int64_t num_steps, groups;
 
+  using Dot = Int8Dot;
+  using Rest = Dot;
+  static constexpr int64_t kStepBytes = kBlock * 4, kStoredStepBytes = kStepBytes;
   int64_t steps() const { return num_steps; }
-  int64_t block_bytes() const { return num_steps * kBlock * 4; }
+  int64_t block_bytes() const { return num_steps * kStepBytes; }
+  const char* stored_at(int64_t block, int64_t step) const {
+    return weights + block * block_bytes() + step * kStepBytes;
+  }
+  Weights weights_of(int64_t block, int64_t, Span span) const {
+    return {stored_at(block, span.begin), block_bytes()};
+  }
   int64_t round_up(int64_t steps) const {
     return (steps + kGroupSteps - 1) / kGroupSteps * kGroupSteps;
   }
 
+  const Rest& rest() const { return *this; }
+  Weights weights_of_rest(Weights first, int64_t, Span) const { return first; }
+
   template <int R, int C>
-  static void tile(const Int8Dot& p, int64_t row, int64_t block, Span span, Fetch ahead,
+  static void tile(const Int8Dot& p, int64_t row, int64_t block, Weights stored, Span span, Fetch ahead,
                    float* sums) {
-    const int64_t bytes = p.block_bytes(), stride = p.groups * kGroup;
-    const char* w = p.weights + block * bytes + span.begin * kBlock * 4;
-    const char* fetch = w + ahead.offset;
+    const int64_t bytes = stored.block_bytes, stride = p.groups * kGroup;
+    const char* w = stored.at;
+    const char* fetch = ahead.from;
     const int8_t* x = p.x + row * stride + span.begin * 4;
     if (span.begin == 0) std::fill(sums, sums + R * C * kBlock, 0.0f);
     for (int64_t begin = span.begin; begin < span.end; begin += kGroupSteps) {
@@ -90,7 +102,7 @@ struct Int8Dot {
           UNROLL for (int part = 0; part < kParts; ++part) {
             weights[c][part] = load<Ints>(w + c * bytes + part * sizeof(Ints));
           }
-          __builtin_prefetch(fetch + c * bytes);
+          __builtin_prefetch(fetch + c * ahead.block_bytes);
         }
         UNROLL for (int r = 0; r < R; ++r) {
           const Ints inputs = splat(load<int32_t>(x + r * stride));
@@ -100,8 +112,8 @@ struct Int8Dot {
             }
           }
         }
-        w += kBlock * 4;
-        fetch += ahead.stride;
+        w += kStepBytes;
+        fetch += ahead.step_bytes;
         x += 4;
       }
       const bfloat16* weight_scales = p.weight_scales + (block * p.groups + begin / kGroupSteps) * kBlock;

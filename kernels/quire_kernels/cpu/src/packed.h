@@ -1,7 +1,8 @@
 // Matrix products over weights that are packed in blocks of 16 output columns.
 //
 // Owns how the work is cut: into units of a few blocks, shared out among threads, and within a unit into
-// tiles of a few rows whose sums stay in registers. A `Product` says what one tile computes. Every sum is
+// tiles of a few rows whose sums stay in registers. A product says how its weights are stored, and its `Dot`
+// what one tile computes of them. Every sum is
 // taken over the inputs in their order, by the same instructions, whatever the number of rows, threads or
 // tiles: a row's result does not depend on its company.
 #pragma once
@@ -40,21 +41,29 @@ struct Span {  // of the inputs, in steps; or of rows
   int64_t begin, end;
 };
 
-struct Fetch {  // of weights ahead of their use, in bytes
-  int64_t offset;  // from the tile's first weights, in each block
-  int64_t stride;  // from step to step
+struct Weights {  // of a tile
+  const char* at;  // the first block's, where the span begins
+  int64_t block_bytes;  // from block to block
 };
 
+struct Fetch {  // of what is multiplied by next
+  const char* from;  // as it is stored, of the first block
+  int64_t block_bytes, step_bytes;  // from block to block, and how far a tile's step goes on
+};
+
+// A unit's first tile of rows is its product's, the others are of the product that it names as its `Rest`.
+//
 // A tile's function adds rows [row, row + R) times blocks [block, block + C) over `span` to
 // sums[R][C * 16], which are taken as zero where the span begins at 0.
 template <class P>
-using Tile = void (*)(const P&, int64_t row, int64_t block, Span span, Fetch ahead, float* sums);
+using Tile = void (*)(const typename P::Dot&, int64_t row, int64_t block, Weights weights, Span span, Fetch ahead,
+                      float* sums);
 
 template <class P, int R>
 Tile<P> tile_of_blocks(int blocks) {
-  if (blocks == 1) return &P::template tile<R, 1>;
-  if (blocks == kWide) return &P::template tile<R, kWide>;
-  return &P::template tile<R, unit_blocks(R)>;
+  if (blocks == 1) return &P::Dot::template tile<R, 1>;
+  if (blocks == kWide) return &P::Dot::template tile<R, kWide>;
+  return &P::Dot::template tile<R, unit_blocks(R)>;
 }
 
 template <class P>
@@ -78,32 +87,39 @@ Tile<P> tile_of(int rows, int blocks) {
 template <class P, class Finish>
 void run_unit(const P& product, Span rows, int64_t block, int blocks, const Finish& finish,
               std::vector<float>& sums) {
-  const int64_t steps = product.steps(), bytes = product.block_bytes(), step_bytes = bytes / steps;
-  const int64_t most = std::max<int64_t>(1, kCached / (blocks * step_bytes));
+  const int64_t steps = product.steps(), bytes = product.block_bytes(), step_bytes = P::kStoredStepBytes;
+  const int64_t most = std::max<int64_t>(1, kCached / (blocks * P::kStepBytes));
   const int64_t cuts = (steps + most - 1) / most;
   const int64_t span = product.round_up((steps + cuts - 1) / cuts);
-  const int64_t chunk = cuts == 1 ? kTileRows : kChunkRows;
-  const int64_t width = blocks * kBlock, count_all = rows.end - rows.begin;
-  const int64_t tiles_all = (count_all + kTileRows - 1) / kTileRows;
-  const int64_t per_chunk = chunk / kTileRows;
-  sums.resize(std::max<size_t>(sums.size(), chunk * width));
+  const int64_t width = blocks * kBlock, tile_sums = kTileRows * width;
+  const int64_t count_all = rows.end - rows.begin, tiles_all = (count_all + kTileRows - 1) / kTileRows;
+  // Sums of a whole unit are finished tile by tile; those of a cut one are kept until its last part.
+  const int64_t kept = cuts == 1 ? 1 : kChunkRows / kTileRows, per_chunk = cuts == 1 ? tiles_all : kept;
+  sums.resize(std::max<size_t>(sums.size(), kept * tile_sums));
   for (int64_t first = 0; first < tiles_all; first += per_chunk) {
     const int64_t last = std::min(first + per_chunk, tiles_all);
     for (int64_t begin = 0; begin < steps; begin += span) {
       const Span part{begin, std::min(begin + span, steps)};
+      const bool ends = part.end == steps;
+      const char* next = product.stored_at(ends ? block + blocks : block, ends ? 0 : part.end);
+      const Weights weights = product.weights_of(block, blocks, part);
       for (int64_t i = first; i < last; ++i) {
         const int64_t row = count_all * i / tiles_all, count = count_all * (i + 1) / tiles_all - row;
-        float* at = sums.data() + (i - first) * kTileRows * width;
+        float* at = sums.data() + (cuts == 1 ? 0 : i - first) * tile_sums;
         // Weights of the next unit, or of this one's next part: where the cache has room for both, each tile
         // fetches its share of them, so that memory is at work as long as the arithmetic is.
-        const int64_t length = (part.end - part.begin) * step_bytes, tiles = cuts == 1 ? tiles_all : last - first;
-        const int64_t next = part.end < steps ? length : blocks * bytes - part.begin * step_bytes;
+        const int64_t length = (part.end - part.begin) * step_bytes, tiles = last - first;
         const Fetch ahead = blocks * length <= kAhead
-                                ? Fetch{next + length * (cuts == 1 ? i : i - first) / tiles,
+                                ? Fetch{next + length * (i - first) / tiles, bytes,
                                         std::max<int64_t>(1, step_bytes / tiles)}
-                                : Fetch{2048, step_bytes};
-        tile_of<P>(count, blocks)(product, rows.begin + row, block, part, ahead, at);
-        if (part.end == steps) finish(rows.begin + row, count, block, blocks, at);
+                                : Fetch{product.stored_at(block, begin) + 2048, bytes, step_bytes};
+        if (i == first) {
+          tile_of<P>(count, blocks)(product, rows.begin + row, block, weights, part, ahead, at);
+        } else {
+          tile_of<typename P::Rest>(count, blocks)(product.rest(), rows.begin + row, block,
+                                                   product.weights_of_rest(weights, blocks, part), part, ahead, at);
+        }
+        if (ends) finish(rows.begin + row, count, block, blocks, at);
       }
     }
   }
