@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -14,8 +16,9 @@ import pytest
 
 from quire import LLM, SamplingParams
 from quire.errors import EngineClosedError, InvalidParamsError, QuireError
-from quire.grammar import CompiledGrammar
+from quire.grammar import CompiledGrammar, compiler
 from quire.hub import bundled_model
+from quire.plan import StepPlan, StepResult
 from quire.runner import batch
 from quire.structured_outputs import StructuredOutputsParams
 from tiny_models import make_checkpoint
@@ -153,6 +156,8 @@ def test_bans_choose_among_what_the_grammar_allows_but_never_outrank_it(llm: LLM
     assert llm.generate(PROMPTS[0], asked, use_tqdm=False)[0].outputs[0].text == "blue"
     asked = params(choice=["red", "blue"], temperature=0, allowed_token_ids=[5])
     assert llm.generate(PROMPTS[0], asked, use_tqdm=False)[0].outputs[0].text in ("red", "blue")
+    asked = params(choice=["red one", "red two"], bad_words=["red one", "red two"], seed=2)
+    assert llm.generate(PROMPTS[0], asked, use_tqdm=False)[0].outputs[0].finish_reason == "stop"
     asked = params(repetition_penalty=1.5, presence_penalty=1.0, temperature=0)
     text = llm.generate(PROMPTS[0], asked, use_tqdm=False)[0].outputs[0].text
     jsonschema.validate(json.loads(text), PERSON)
@@ -214,6 +219,61 @@ def test_a_held_request_can_be_aborted(llm: LLM, slow: SlowGrammars) -> None:
     again = _submit(llm, SamplingParams(max_tokens=2), request_id="held")
     slow.finish()
     assert list(again)[-1].finished
+
+
+def test_a_deadline_holds_while_a_grammar_is_compiled(llm: LLM, slow: SlowGrammars) -> None:
+    held = _submit(llm, params(choice=["yes"], n=2), timeout=0.05)
+    assert [one.finish_reason for one in list(held)[-1].outputs] == ["timeout"] * 2
+    slow.finish()
+    assert llm.generate(PROMPTS[0], SamplingParams(max_tokens=2), use_tqdm=False)[0].finished
+
+
+TREE = {
+    "type": "object",
+    "properties": {"children": {"type": "array", "items": {"$ref": "#"}}},
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"regex": "(a|aa|aaa){500}(b|bb){500}"},
+        {"json": {"enum": [f"value {number}" for number in range(10_000)]}},
+        {"json": TREE},
+    ],
+    ids=["catastrophic", "enum", "recursive"],
+)
+def test_tokens_flow_while_costly_grammars_are_compiled(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch, shape: dict[str, Any]
+) -> None:
+    executor = llm.engine._loop.executor
+    steps = threading.Semaphore(0)
+    compile_source, execute = compiler.compile_source, executor.execute
+
+    def counted(plan: StepPlan) -> StepResult:
+        steps.release()
+        return execute(plan)
+
+    def watched(*arguments: Any) -> CompiledGrammar:
+        while steps.acquire(blocking=False):  # those before
+            pass
+        begin = time.thread_time()
+        try:
+            return compile_source(*arguments)
+        finally:
+            assert time.thread_time() - begin < compiler.SECONDS
+            for _ in range(5):  # it is not over before so many steps of the other request
+                assert steps.acquire(timeout=20)
+
+    monkeypatch.setattr(executor, "execute", counted)
+    monkeypatch.setattr(compiler, "compile_source", watched)
+    other = _submit(llm, SamplingParams(max_tokens=900, ignore_eos=True))
+    next(other)
+    with contextlib.suppress(InvalidParamsError):
+        [one] = list(_submit(llm, params(**shape, max_tokens=20, seed=1)))[-1].outputs
+        assert one.finish_reason in ("stop", "length") and one.text
+    other.close()
 
 
 def test_a_grammar_that_fails_late_is_the_requests_error(llm: LLM, slow: SlowGrammars) -> None:

@@ -103,6 +103,12 @@ class EngineLoop:
         """Whether a step has something to do."""
         return self.scheduler.has_work
 
+    def seconds_to_deadline(self) -> float | None:
+        """Until a request must end that may wait for its grammar alone; None: for ever."""
+        if self._next_deadline == math.inf:
+            return None
+        return max(0.0, self._next_deadline - self.clock())
+
     @property
     def free_seats(self) -> int:
         """Requests that the next step can begin, as of the last one: none if it left some waiting."""

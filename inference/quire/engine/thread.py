@@ -224,12 +224,14 @@ class EngineThread:
             self._ended.notify_all()
 
     def _wait_for_work(self) -> bool:
-        """Take in what callers sent; sleep while there is nothing to do. False: close."""
+        """Take in what callers sent; sleep until there is something to do, or a deadline. False: close."""
         loop = self._loop
         with self._lock:
             if self._debug and not self._inbox and not loop.has_work:
                 loop.scheduler.check()
-            self._wake.wait_for(lambda: self._inbox or self._closing or loop.has_work)
+            self._wake.wait_for(
+                lambda: self._inbox or self._closing or loop.has_work, loop.seconds_to_deadline()
+            )
             if self._closing:
                 return False
         for _ in range(len(self._inbox)):  # if one fails, `_stop` finds those behind it
