@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 import pickle
+import subprocess
+import sys
+import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import openai
 import pytest
+from openai.types.chat import ChatCompletionChunk
 
 import quire
+from client_answers import shape
 from live_server import MODEL, TEXT, Live, live_server
-from quire.errors import ConfigError, EngineClosedError, RequestError, UnknownParamError
+from quire.api.client.exchange import made
+from quire.api.client.http import httpx
+from quire.errors import (
+    ConfigError,
+    EngineClosedError,
+    EngineDeadError,
+    RequestError,
+    UnknownParamError,
+)
 
 MESSAGES: list[Any] = [{"role": "user", "content": "Hello there!"}]
 
@@ -27,7 +41,7 @@ def live() -> Iterator[Live]:
 @pytest.fixture(params=["in process", "remote"])
 def connection(request: pytest.FixtureRequest, live: Live) -> Iterator[quire.Connection]:
     if request.param == "remote":
-        made = quire.connect(MODEL, base_url=f"{live.url}/v1")
+        made = quire.connect(MODEL, base_url=live.url)  # /v1 is added
     else:
         made = quire.connect(MODEL, engine=live.engine)
     with made:
@@ -130,3 +144,74 @@ def test_closed(live: Live) -> None:
     with pytest.raises(EngineClosedError, match="make a new one"):
         made.sync.models.list()
     assert quire.connect(engine=live.engine).sync.models.list().data[0].id == "fake-model"
+
+
+def test_pieces_of_streams_are_what_openai_makes_of_them() -> None:
+    """They are made in a faster way, which is to come to the same."""
+    head = {"id": "a", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}}
+    token = {"token": "a", "bytes": [97], "logprob": -1.0, "top_logprobs": []}
+    choices: list[dict[str, Any]] = [
+        {"delta": {"role": "assistant", "content": ""}, "finish_reason": None},
+        {"delta": {"content": "x"}, "logprobs": {"content": [token]}, "token_ids": [1]},
+        {"delta": {"reasoning": "x", "reasoning_content": "x"}, "logprobs": None},
+        {"delta": {"tool_calls": [call]}, "finish_reason": None},
+        {"delta": {}, "finish_reason": "stop", "stop_reason": "end"},
+        {"delta": {}, "finish_reason": "timeout", "stop_reason": None},
+    ]
+    bodies: list[dict[str, Any]] = [{**head, "choices": [{"index": 0, **one}]} for one in choices]
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    bodies.append(
+        {**head, "choices": [], "usage": {**usage, "prompt_tokens_details": {"cached_tokens": 0}}}
+    )
+    client = quire.openai_client()
+    response = httpx.Response(200)
+    for body in bodies:
+        one = made(client, ChatCompletionChunk, response, body)
+        other = client._process_response_data(
+            data=body, cast_to=ChatCompletionChunk, response=response
+        )
+        assert one == other
+        assert shape(one) == shape(other)
+
+
+def test_a_process_that_forgets_to_close_ends() -> None:
+    """In the midst of a stream, with a thread that waits and a loop that has gone."""
+    code = """
+import asyncio, threading, quire
+from quire.testing import ScriptedEngine
+engine = ScriptedEngine(["one", "two", "three"])
+connection = quire.connect(engine=engine)
+create = connection.sync.completions.create
+stream = create(model=connection.model, prompt="x", stream=True)
+next(iter(stream))
+async def ask():
+    await connection.asynchronous.completions.create(model=connection.model, prompt="x")
+asyncio.run(ask())
+print("the end", flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the end\n", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_is_told(live: Live) -> None:
+    connection = quire.connect(engine=live.engine).load()
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python's of threads, from 3.12 on: that is what is tested
+        child = os.fork()
+    if child == 0:
+        try:
+            connection.sync.models.list()
+        except EngineDeadError as error:
+            os.write(writing, error.message.encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as said:
+        assert "before the process forked" in said.read()
+    os.waitpid(child, 0)
+    connection.close()

@@ -45,7 +45,8 @@ class Connection:
     Args:
         model: folder or hub name, or the name that the endpoint serves; default: the bundled model, or the
             first one that the endpoint lists.
-        base_url: of an OpenAI-compatible endpoint, such as "http://gpu-box:8000/v1"; None: in process.
+        base_url: of an OpenAI-compatible endpoint, such as "http://gpu-box:8000/v1", where /v1 may be left
+            out; None: in process.
         api_key: of the endpoint; default: OPENAI_API_KEY, and none if that is not set.
         engine: an `Engine`, `LLM` or `AsyncLLM` to use in this process; whoever made it closes it.
         timeout: seconds to wait for an answer, or for the next piece of a stream; default: for ever in
@@ -72,7 +73,7 @@ class Connection:
     ) -> None:
         self._settings: dict[str, Any] = {
             "model": None if model is None else os.fspath(model),
-            "base_url": base_url,
+            "base_url": base_url and _with_path(base_url),
             "api_key": api_key,
             "engine": engine,
             "timeout": timeout,
@@ -374,6 +375,11 @@ def connect(
         default_headers=default_headers,
         **engine_options,
     )
+
+
+def _with_path(base_url: str) -> str:
+    """An address without a path is that of a server, whose API stands at /v1."""
+    return base_url if urlsplit(base_url).path.strip("/") else f"{base_url.rstrip('/')}/v1"
 
 
 def _check_remote(base_url: str, engine: object, options: Mapping[str, Any]) -> None:

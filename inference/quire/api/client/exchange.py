@@ -1,18 +1,21 @@
 """What openai's client has made of a call, as a request of ours; our answer, as openai's typed object.
 
-Every use of what openai keeps to itself is here and in `quire.api.client.streams`.
+Every use of what openai's client keeps to itself is here.
 """
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
 import openai
 import pydantic
 from openai import NotGiven, Omit
+from openai.types import Completion
+from openai.types.chat import ChatCompletionChunk
 
 from quire.api import limits
 from quire.api.client.http import BASE_URL, httpx
@@ -124,17 +127,29 @@ def status_error(client: AnyClient, ask: Ask, error: QuireError) -> openai.APISt
     return client._make_status_error_from_response(response)
 
 
+def made(client: AnyClient, cast_to: Any, response: httpx.Response, body: dict[str, Any]) -> Any:
+    """The object that openai's client makes of a body.
+
+    The pieces of streams are validated, which takes a twentieth of the time of openai's own way and comes to
+    the same; what openai has no value for (finish_reason "timeout") then goes that way all the same.
+    """
+    if cast_to in (ChatCompletionChunk, Completion):
+        with suppress(pydantic.ValidationError):
+            return cast_to.model_validate(body)
+    return client._process_response_data(data=body, cast_to=cast_to, response=response)
+
+
 def typed(client: AnyClient, cast_to: Any, ask: Ask, options: Any, body: dict[str, Any]) -> Any:
     """The object that openai's client makes of a whole answer."""
     if cast_to is type(None):
         return None
     response = httpx.Response(200, request=request_of(ask))
-    made = client._process_response_data(data=body, cast_to=cast_to, response=response)
+    answer = made(client, cast_to, response, body)
     if not isinstance(options.post_parser, NotGiven):
-        made = options.post_parser(made)
-    if isinstance(made, openai.BaseModel):
-        made._request_id = ask.request_id
-    return made
+        answer = options.post_parser(answer)
+    if isinstance(answer, openai.BaseModel):
+        answer._request_id = ask.request_id
+    return answer
 
 
 def chunk_type(stream_cls: Any) -> Any:

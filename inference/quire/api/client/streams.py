@@ -10,7 +10,7 @@ from typing import Any
 import openai
 
 from quire.api.calls import Event
-from quire.api.client.exchange import AnyClient, request_of
+from quire.api.client.exchange import AnyClient, made, request_of
 from quire.api.client.http import httpx
 from quire.api.client.relay import Relay
 from quire.api.client.routes import Ask
@@ -47,9 +47,7 @@ class _Chunks:
         error = event.data.get("error")
         if error:
             raise openai.APIError(error["message"], self.request, body=error)
-        return self._client._process_response_data(
-            data=event.data, cast_to=self._cast_to, response=self.response
-        )
+        return made(self._client, self._cast_to, self.response, event.data)
 
     def timed_out(self) -> openai.APITimeoutError:
         """Abort the request; returns what to raise."""
