@@ -34,7 +34,12 @@ from llama_index.core.types import Model, PydanticProgramMode
 
 from llama_index.llms.quire.calls import Call
 from llama_index.llms.quire.connection import open_connection, sort_options
-from llama_index.llms.quire.messages import openai_messages, openai_tool_choice, session_of
+from llama_index.llms.quire.messages import (
+    openai_messages,
+    openai_tool,
+    openai_tool_choice,
+    session_of,
+)
 from llama_index.llms.quire.responses import chat_of, completion_of, tool_selections
 from llama_index.llms.quire.structured import PartialObjects, shape_fields, whole_object
 from quire.api.client import Connection
@@ -260,7 +265,7 @@ class Vllm(FunctionCallingLLM):
             return {"messages": messages, **kwargs}
         return {
             "messages": messages,
-            "tools": [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools],
+            "tools": [openai_tool(tool) for tool in tools],
             "tool_choice": openai_tool_choice(tool_choice, tool_required),
             "parallel_tool_calls": allow_parallel_tool_calls,
             **kwargs,
@@ -312,7 +317,10 @@ class Vllm(FunctionCallingLLM):
             ValueError: the answer was cut before the object was complete, or a validator refuses it.
         """
         if self.pydantic_program_mode != PydanticProgramMode.DEFAULT:
-            return super().structured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
+            by_program: Model = super().structured_predict(
+                output_cls, prompt, llm_kwargs, **prompt_args
+            )
+            return by_program
         messages = self._structured_messages(prompt, prompt_args)
         response = self.chat(messages, **self._shaped(output_cls, llm_kwargs))
         return whole_object(output_cls, response)
@@ -326,7 +334,10 @@ class Vllm(FunctionCallingLLM):
     ) -> Model:
         """The same, awaited."""
         if self.pydantic_program_mode != PydanticProgramMode.DEFAULT:
-            return await super().astructured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
+            by_program: Model = await super().astructured_predict(
+                output_cls, prompt, llm_kwargs, **prompt_args
+            )
+            return by_program
         messages = self._structured_messages(prompt, prompt_args)
         response = await self.achat(messages, **self._shaped(output_cls, llm_kwargs))
         return whole_object(output_cls, response)
@@ -389,12 +400,14 @@ class Vllm(FunctionCallingLLM):
                 "tools need the model's chat template: leave out messages_to_prompt and is_chat_model",
                 param="tools",
             )
+        assert self.messages_to_prompt is not None  # a validator of the base class sees to it
         return self._call(False, self.messages_to_prompt(messages), kwargs)
 
     def _completion_call(self, prompt: str, formatted: bool, kwargs: dict[str, Any]) -> Call:
         plain = self.completion_to_prompt is default_completion_to_prompt
         if not formatted and plain and self._has_template():
             return self._call(True, [{"role": "user", "content": prompt}], kwargs)
+        assert self.completion_to_prompt is not None  # a validator of the base class sees to it
         return self._call(False, prompt if formatted else self.completion_to_prompt(prompt), kwargs)
 
     def _call(self, chat: bool, content: Any, kwargs: dict[str, Any]) -> Call:

@@ -7,7 +7,7 @@ appear in no `repr`, no `to_dict`, no event and no pickle.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 
@@ -58,14 +58,28 @@ def sort_options(
     return fields, unkept
 
 
+class Connected(Protocol):
+    """A component with what `open_connection` asks for; `ENGINE_FIELDS` it may have."""
+
+    base_url: str | None
+    timeout: float | None
+    max_retries: int
+    vllm_kwargs: dict[str, Any]
+
+
 def open_connection(
-    component: BaseModel, model: str | None, unkept: Mapping[str, Any]
+    component: Connected, model: str | None, unkept: Mapping[str, Any]
 ) -> Connection:
     """The connection of a component; nothing is loaded, and nothing sent, before its first use."""
-    options = {
-        name: getattr(component, name, None) for name in ("base_url", "timeout", "max_retries")
-    }
-    for name, field in type(component).model_fields.items():
-        if name in ENGINE_FIELDS and getattr(component, name) != field.default:
-            options[name] = getattr(component, name)
-    return quire.connect(model, **options, **unkept, **getattr(component, "vllm_kwargs", {}))
+    assert isinstance(component, BaseModel)
+    fields = type(component).model_fields
+    options = {name: getattr(component, name) for name in ENGINE_FIELDS if name in fields}
+    return quire.connect(
+        model,
+        base_url=component.base_url,
+        timeout=component.timeout,
+        max_retries=component.max_retries,
+        **{name: value for name, value in options.items() if value != fields[name].default},
+        **component.vllm_kwargs,
+        **unkept,
+    )

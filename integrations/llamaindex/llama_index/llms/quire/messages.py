@@ -24,6 +24,7 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
     VideoBlock,
 )
+from llama_index.core.tools.types import BaseTool
 
 Json = dict[str, Any]
 
@@ -73,6 +74,13 @@ def session_of(messages: Iterable[ChatMessage]) -> str | None:
         if session_id := message.additional_kwargs.get("session_id"):
             return str(session_id)
     return None
+
+
+def openai_tool(tool: BaseTool) -> Json:
+    """A tool as one of the field `tools`; arguments that it does not name are ruled out."""
+    described = tool.metadata.to_openai_tool(skip_length_check=True)
+    described["function"]["parameters"].setdefault("additionalProperties", False)
+    return described
 
 
 def openai_tool_choice(choice: str | Json | None, required: bool) -> str | Json:

@@ -240,7 +240,7 @@ def _chat_logprobs(positions: Sequence[ChatCompletionTokenLogprob] | None) -> li
     found = []
     for position in positions or []:
         others = [one for one in position.top_logprobs if one.token != position.token]
-        found.append([_logprob(one) for one in (position, *others)])
+        found.append([_logprob(position), *map(_logprob, others)])
     return found
 
 
