@@ -18,10 +18,11 @@ BREAKS = (b",", b"]", b"}", b" ", b"\t", b"\r", b"\n")  # what ends a number
 
 
 class FieldBans:
-    """The bans of one sequence.
+    """The bans of one sequence, seen from the first of their places: a text that is banned further on is one
+    with what stands between. So ways that each ban leaves open, and all together do not, are closed too.
 
     Args:
-        bans: their places count from the first token of `token_ids`.
+        bans: at least one; their places count from the first token of `token_ids`.
         grammar: which the output follows.
         token_ids: prompt and output so far.
         num_prompt_tokens: of these, the prompt's.
@@ -39,55 +40,59 @@ class FieldBans:
         self._matcher = grammar.matcher()
         for token_id in token_ids[num_prompt_tokens:]:
             self._matcher.accept(token_id)
-        self._places = [
-            _Place(list(ban.texts), self._tokens.join(token_ids[ban.num_tokens :])) for ban in bans
+        first = min(ban.num_tokens for ban in bans)
+        self._texts = [
+            self._tokens.join(token_ids[first : ban.num_tokens]) + text
+            for ban in bans
+            for text in ban.texts
         ]
+        self._written = self._tokens.join(token_ids[first:])
+        self._is_dead: dict[bytes, bool] = {}  # beginning of a text -> nothing else can follow it
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether one of the texts may still come of what is written."""
+        return any(
+            text.startswith(self._written) and (text != self._written or _is_number(text))
+            for text in self._texts
+        )
 
     def note(self, token_id: int) -> None:
         """Take in a token that was generated."""
-        self._places = [place for place in self._places if place.is_open]
-        if self._places:
+        if self._is_open:
             self._matcher.accept(token_id)
-            for place in self._places:
-                place.written += self._tokens[token_id]
+            self._written += self._tokens[token_id]
 
     def banned_ids(self) -> list[int]:
         """The tokens that may not come next."""
-        return sorted({i for place in self._places if place.is_open for i in self._at(place)})
+        return sorted(self._closing(self._written, self._matcher)) if self._is_open else []
 
-    def _at(self, place: _Place) -> set[int]:
-        return self._closing(place, place.written, self._matcher)
-
-    def _closing(self, place: _Place, written: bytes, matcher: Matcher) -> set[int]:
-        """The tokens after `written` that lead to nothing but texts of the place."""
-        closing, along = self._candidates(place.texts, written)
+    def _closing(self, written: bytes, matcher: Matcher) -> set[int]:
+        """The tokens after `written` that lead to nothing but banned texts."""
+        closing, along = self._candidates(written)
         for token_id in along.keys() - closing:
             text = written + along[token_id]
-            if text not in place.is_dead:
+            if text not in self._is_dead:
                 ahead = matcher.copy()
                 if not ahead.accept(token_id):
                     continue  # masked anyhow
-                place.is_dead[text] = self._is_dead(place, text, ahead)
-            if place.is_dead[text]:
+                self._is_dead[text] = self._leads_nowhere(text, ahead)
+            if self._is_dead[text]:
                 closing.add(token_id)
         return closing
 
-    def _is_dead(self, place: _Place, text: bytes, matcher: Matcher) -> bool:
-        """Whether all that the grammar allows after `text` leads to texts of the place."""
+    def _leads_nowhere(self, text: bytes, matcher: Matcher) -> bool:
+        """Whether all that the grammar allows after `text` leads to banned texts."""
         bits = np.unpackbits(fill_masks([matcher])[0].view(np.uint8), bitorder="little")
         allowed = set(bits.nonzero()[0].tolist())
-        closing, along = self._candidates(place.texts, text)
-        if not allowed <= closing | along.keys():
-            return False
-        return allowed <= self._closing(place, text, matcher)
+        closing, along = self._candidates(text)
+        return allowed <= closing | along.keys() and allowed <= self._closing(text, matcher)
 
-    def _candidates(
-        self, texts: Sequence[bytes], written: bytes
-    ) -> tuple[set[int], dict[int, bytes]]:
-        """The tokens that complete one of the texts, and those that go on towards one."""
+    def _candidates(self, written: bytes) -> tuple[set[int], dict[int, bytes]]:
+        """The tokens that complete a banned text, and those that go on towards one."""
         closing: set[int] = set()
         along: dict[int, bytes] = {}
-        for text in texts:
+        for text in self._texts:
             is_number = _is_number(text)
             rest = text[len(written) :]
             if not text.startswith(written) or not (rest or is_number):
@@ -104,28 +109,6 @@ class FieldBans:
                     piece = rest[:size]
                     along.update(dict.fromkeys(self._tokens.exactly(piece), piece))
         return closing, along
-
-
-class _Place:
-    """Where texts are banned.
-
-    Args:
-        texts: that may not stand here.
-        written: what stands here so far.
-    """
-
-    def __init__(self, texts: list[bytes], written: bytes) -> None:
-        self.texts = texts
-        self.written = written
-        self.is_dead: dict[bytes, bool] = {}  # beginning of a text -> nothing else can follow it
-
-    @property
-    def is_open(self) -> bool:
-        """Whether one of the texts may still come of what is written."""
-        return any(
-            text.startswith(self.written) and (text != self.written or _is_number(text))
-            for text in self.texts
-        )
 
 
 def _is_number(text: bytes) -> bool:
