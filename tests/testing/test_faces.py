@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
 import quire
 from quire.api.client import Connection
+from quire.api.service import Service
 from quire.errors import EngineDrainingError, QueueFullError
+from quire.server.app import create_app
+from quire.server.options import ServerOptions
 from quire.testing import Answer, Call, ScriptedEngine, record, replay
 
 USER = [{"role": "user", "content": "What is the weather in Rome?"}]
@@ -94,6 +99,26 @@ def test_errors_of_a_script_are_openais(connection: Any) -> None:
         create(model=made.model, messages=USER)
 
 
+async def test_an_endpoint_is_scripted() -> None:
+    with ScriptedEngine([CALL, "It is 30 degrees."]) as engine:
+        service = Service(engine)
+        transport = httpx.ASGITransport(app=create_app(service, ServerOptions()))
+        async with (
+            contextlib.aclosing(service),
+            httpx.AsyncClient(transport=transport, base_url="http://scripted") as client,
+        ):
+            for wanted in ("tool_calls", "stop"):
+                body = {"messages": USER, "tools": [WEATHER], "session_id": "a"}
+                answer = await client.post("/v1/chat/completions", json=body)
+                assert answer.json()["choices"][0]["finish_reason"] == wanted
+            answer = await client.post("/v1/chat/completions", json=body)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (
+                400,
+                "no_scripted_answer",
+            )
+            assert "quire:sessions{" in (await client.get("/metrics")).text
+
+
 async def test_an_async_client_streams_a_script(connection: Any) -> None:
     made: Connection = connection(["One two three"])
     stream = await made.asynchronous.chat.completions.create(
@@ -115,7 +140,9 @@ def test_a_langchain_agent_is_scripted() -> None:
 
     with ScriptedEngine([CALL, "It is 30 degrees."]) as engine:
         agent = agents.create_agent(adapter.ChatVLLM(engine=engine), tools=[get_weather])
-        messages = agent.invoke({"messages": USER})["messages"]
+        thread = {"configurable": {"thread_id": "thread-1"}}
+        messages = agent.invoke({"messages": USER}, thread)["messages"]
+        assert [one.session_id for one in engine.requests] == ["thread-1"] * 2
         assert [one.type for one in messages] == ["human", "ai", "tool", "ai"]
         assert messages[-1].text == "It is 30 degrees."
         assert engine.requests[1].last_text == "30 degrees"

@@ -433,3 +433,27 @@ def test_many_streams_at_once() -> None:
             return await asyncio.gather(*(read(llm, number) for number in range(20)))
 
     assert asyncio.run(run()) == [f"answer to request {number}" for number in range(20)]
+
+
+# ------------------------------------------------------------------ embeddings
+
+
+def test_embeddings_tell_what_has_words_in_common() -> None:
+    facts = ["The red tower is in Rome.", "A blue boat sails to Oslo.", "Cats sleep all day."]
+    with scripted([], embedding_size=128) as llm:
+        vectors = [one.outputs.embedding for one in llm.embed([*facts, "Where is the red tower?"])]
+        assert {len(vector) for vector in vectors} == {128}
+        assert sum(value * value for value in vectors[0]) == pytest.approx(1)
+        cosines = [sum(a * b for a, b in zip(one, vectors[-1], strict=True)) for one in vectors[:3]]
+        assert cosines[0] == max(cosines) > 0.5 > max(cosines[1:])
+        assert llm.embed(facts[0])[0].outputs.embedding == vectors[0]
+        ranked = [one.index for one in llm.rerank("the blue boat", facts)]
+        assert ranked[0] == 1
+
+
+def test_embeddings_of_long_texts_come_in_chunks() -> None:
+    options: dict[str, Any] = {"max_num_batched_tokens": 8, "block_size": 4, "max_model_len": 64}
+    text = "one two three four five six seven eight nine ten eleven"
+    with scripted([], **options) as small, scripted([]) as large:
+        [cut], [whole] = small.embed(text), large.embed(text)
+        assert cut.outputs.embedding == whole.outputs.embedding

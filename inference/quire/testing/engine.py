@@ -20,7 +20,7 @@ from quire.engine.engine import Engine
 from quire.engine.output import RequestStream
 from quire.engine.prompts import ParsedPrompt
 from quire.errors import ConfigError
-from quire.executor.base import ModelFacts
+from quire.executor.base import ModelFacts, PoolingFacts
 from quire.hub import bundled_model
 from quire.outputs import RequestOutput
 from quire.sampling_params import RequestOutputKind, SamplingParams
@@ -41,7 +41,8 @@ class ScriptedEngine(Engine):
     """An `Engine` that says what a script has it say, for tests of what is built on engines.
 
     Behind it stand no weights, but the tokenizer, the scheduler, the prefix cache, streams, stop strings,
-    grammars, parsers of calls and thoughts, usage and errors are the real ones. It goes wherever an engine
+    grammars, parsers of calls and thoughts, usage and errors are the real ones. Embeddings need no script:
+    they tell which texts have words in common (`embedder`). It goes wherever an engine
     goes: `LLM(engine=...)`, `AsyncLLM(engine=...)`, `Service(engine)`, `quire.connect(engine=...)`.
 
     Args:
@@ -49,6 +50,7 @@ class ScriptedEngine(Engine):
         tokenizer: the model's whose place it takes, or its folder or hub name; default: the bundled one.
         real_time: delays are waited for; default: they pass on the engine's `clock` alone.
         generation_defaults: of sampling parameters; default: answers are as long as the script has them.
+        embedding_size: numbers of an embedding.
         options: fields of `EngineConfig`; `model` is but a name here.
 
     Attributes:
@@ -66,6 +68,7 @@ class ScriptedEngine(Engine):
         tokenizer: Tokenizer | str | Path | None = None,
         real_time: bool = False,
         generation_defaults: Mapping[str, Any] | None = None,
+        embedding_size: int = 256,
         **options: Any,
     ) -> None:
         self._script = ScriptReader(script)
@@ -88,6 +91,8 @@ class ScriptedEngine(Engine):
                 folder,
                 tokenizer.vocab_size,
                 generation_defaults=generation_defaults or {"max_tokens": None},
+                tasks=frozenset({"generate", "embed"}),
+                pooling=PoolingFacts("mean", size=embedding_size),
             ),
             end,
             advance=self._wait if real_time else self.clock.advance,

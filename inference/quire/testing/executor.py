@@ -14,6 +14,7 @@ from quire.config import CacheConfig, EngineConfig
 from quire.engine.loop import sequence_ids
 from quire.executor.base import ModelFacts
 from quire.plan import Admission, Chunk, StepPlan, StepResult, TokenLogprobs
+from quire.testing.embedder import Embedder
 
 UNLIKELY = -10.0  # log-probability of the first token of which a script says nothing
 
@@ -104,9 +105,9 @@ class ScriptedExecutor:
         self.abort: Callable[[str], None] = lambda request_id: None  # set by the engine
         self._end = WrittenStep((end_token_id,), ((0.0, {}),))
         self._advance = advance
+        self._embedder = Embedder(0 if facts.pooling is None else facts.pooling.size)
         self._written: dict[str, tuple[str, Written]] = {}  # request id and answer, by sequence id
         self._held: dict[str, Admission] = {}
-        self._positions: dict[str, int] = {}
 
     def write(self, request_id: str, n: int, written: Sequence[Written]) -> None:
         """Set down the answers to a request's n sequences, before it is submitted; from any thread."""
@@ -117,11 +118,8 @@ class ScriptedExecutor:
         """See `Executor.execute`. A step takes as long as the slowest of its tokens."""
         for sequence_id in plan.released:
             self._held.pop(sequence_id, None)
-            self._positions.pop(sequence_id, None)
         for admission in plan.admitted:
             self._held[admission.request_id] = admission
-            known = len(admission.token_ids) - admission.num_prompt_tokens
-            self._positions[admission.request_id] = known
         result = StepResult(plan.step)
         delays = [self._run(chunk, result) for chunk in plan.chunks]
         if delay := max(delays, default=0.0):
@@ -138,8 +136,13 @@ class ScriptedExecutor:
         self._report_prompt(admission, chunk, result)
         if not chunk.samples:
             return 0.0
+        if admission.pooling is not None:
+            result.pooled[sequence_id] = self._embedder.embed(
+                admission.token_ids, admission.pooling
+            )
+            return 0.0
         request_id, written = self._written[sequence_id]
-        position = self._positions[sequence_id]
+        position = chunk.start + chunk.length - admission.num_prompt_tokens
         step = written.at(position)
         if step is None and written.error is not None:
             result.failed[sequence_id] = written.error
@@ -152,8 +155,7 @@ class ScriptedExecutor:
                 self._entry(token_id, logprob, others, count)
                 for token_id, (logprob, others) in zip(step.token_ids, step.logprobs, strict=True)
             ]
-        self._positions[sequence_id] = position = position + len(step.token_ids)
-        if written.aborts and position == len(written.token_ids):
+        if written.aborts and position + len(step.token_ids) == len(written.token_ids):
             self.abort(request_id)
         return step.delay
 
