@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AddedToken, AutoTokenizer
 
 from quire import LLM, SamplingParams, StructuredOutputsParams
 from quire.errors import InvalidParamsError
+from quire.hub import bundled_model
 from quire.outputs import CompletionOutput
 from quire.sampling_params import RequestOutputKind
+from tiny_models import make_checkpoint
 
 ASK = [{"role": "user", "content": "What is the weather in Paris?"}]
 _TURNS = (
@@ -143,3 +147,34 @@ def test_what_is_refused_and_what_says_nothing(llm: LLM) -> None:
     [one] = think(llm, params(0), CLOSED)
     assert one.message is not None and "</think>" not in one.text
     assert one.message.num_reasoning_tokens == 0, "the template turned it off"
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_tags_that_are_one_token_each(tmp_path: Path, special: bool) -> None:
+    """As Qwen 3 and Mistral have them; special ones are left out of texts unless they are asked for."""
+    hf = AutoTokenizer.from_pretrained(bundled_model())
+    hf.add_tokens([AddedToken(tag, special=special) for tag in ("<think>", "</think>")])
+    hf.save_pretrained(tmp_path)
+    shape = StructuredOutputsParams(choice=["yes", "no"])
+    folder = make_checkpoint(tmp_path / "model", "llama", vocab_size=len(hf))
+    with LLM(model=str(folder), tokenizer=str(tmp_path)) as llm:
+        end = hf.convert_tokens_to_ids("</think>")
+        asked = params(5, structured_outputs=shape, ignore_eos=False, n=8, temperature=1.0)
+        for template in (OPENED, BY_MODEL):
+            thought_of = [one.message for one in think(llm, asked, template)]
+            assert all(m is not None and m.content in ("yes", "no") for m in thought_of)
+            counts = [m.num_reasoning_tokens for m in thought_of if m is not None]
+            assert max(counts) <= 5 and (template == BY_MODEL or 5 in counts)
+        [one] = think(llm, params(2), OPENED)
+        assert one.token_ids[2] == end and one.token_ids.count(end) >= 1
+        assert one.message is not None and one.message.num_reasoning_tokens == 2
+        [free] = think(llm, params(None), OPENED)
+        assert free.token_ids[:2] == one.token_ids[:2]
+        streamed = list(
+            llm.stream_chat(
+                ASK, params(2, output_kind=RequestOutputKind.DELTA), chat_template=OPENED
+            )
+        )
+        messages = [o.outputs[0].message for o in streamed if o.outputs[0].message]
+        assert "".join(m.reasoning or "" for m in messages) == (one.message.reasoning or "")
+        assert "".join(m.content or "" for m in messages) == (one.message.content or "")

@@ -92,10 +92,10 @@ class Matcher:
 
     def accept(self, token_id: int) -> bool:
         """Go on by a token; False if it is not allowed here."""
-        if self._is_finished or self._matcher.is_error():
+        if self._is_finished:
             return False
         if token_id in self._vocabulary.eos_token_ids:
-            self._is_finished = self._matcher.is_accepting()
+            self._is_finished = self._matcher.is_accepting() and not self._matcher.is_error()
             return self._is_finished
         return self._matcher.consume_token(token_id)
 

@@ -269,7 +269,9 @@ class RequestTable:
 
 def closing_tokens(state: RequestState) -> list[int]:
     """The tokens that end a request's thought now, where its budget is used up and its grammar allows it."""
-    closing = [] if state.thought is None else list(state.thought.closing())
+    if state.thought is None:
+        return []
+    closing = list(state.thought.closing())
     if closing and state.matcher is not None and not state.matcher.allows(closing):
         return []
     return closing

@@ -11,7 +11,9 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from quire.grammar import MaskFiller
 from quire.runner.batch import RequestState
@@ -55,10 +57,8 @@ class Structure:
             rows: the batch's row that each row of `logits` is of; default: they are the batch's.
         """
         if self.rows:
-            owners = self._owners if rows is None else [self._owners[row] for row in rows]
-            ops.restrict_tokens(
-                logits, self._words, torch.tensor(owners, dtype=torch.int64, device=self._device)
-            )
+            owners = self._owners if rows is None else self._owners[list(rows)]
+            ops.restrict_tokens(logits, self._words, torch.from_numpy(owners).to(self._device))
 
     def among(self, rows: Sequence[int]) -> list[int]:
         """Those of the batch's rows that are constrained."""
@@ -87,9 +87,8 @@ class Structure:
         return torch.from_numpy(self._filling.result()).to(self._device)
 
     @cached_property
-    def _owners(self) -> list[int]:
-        """For each of the batch's rows its row of `_words`, or -1."""
-        owners = [-1] * self._num_rows
-        for i, row in enumerate(self.rows):
-            owners[row] = i
+    def _owners(self) -> NDArray[np.int64]:
+        """For each of the batch's rows its row of `_words`, or -1: int64, [rows]."""
+        owners = np.full(self._num_rows, -1)
+        owners[self.rows] = np.arange(len(self.rows))
         return owners
