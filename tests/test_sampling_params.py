@@ -65,3 +65,10 @@ def test_fields_are_set_at_construction_and_by_assignment() -> None:
     copied = copy.copy(params)
     copied.min_p = 0.5
     assert "min_p" not in params.fields_set()
+
+
+def test_a_retired_field_that_asks_for_nothing_is_let_pass() -> None:
+    assert SamplingParams(best_of=None, n=1) == SamplingParams(n=1)
+    assert SamplingParams(best_of=None).fields_set() == SamplingParams().fields_set()
+    with pytest.raises(UnknownParamError, match="best_of"):
+        SamplingParams(best_of=2)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import dataclasses
 import enum
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Any, ClassVar
 
 from quire.errors import InvalidParamsError, UnknownParamError, suggest
@@ -128,6 +128,7 @@ class SamplingParams:
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
     output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
+    best_of: InitVar[None] = None  # what LlamaIndex's Vllm passes on; it asks for nothing
 
     # generation_config.json's names for our fields
     MODEL_DEFAULTS: ClassVar[dict[str, str]] = {
@@ -144,13 +145,15 @@ class SamplingParams:
     def __new__(cls, *args: Any, **given: Any) -> SamplingParams:
         if args:
             raise UnknownParamError("SamplingParams takes its fields by name, not by position")
+        if given.get("best_of", 0) is None:
+            del given["best_of"]
         for name in given:
             refuse_unknown(name, _FIELDS)
         self = super().__new__(cls)
         self.__dict__["_given"] = frozenset(given)
         return self
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, best_of: None) -> None:
         if isinstance(self.stop, str):
             self.stop = [self.stop]
         if self.seed == -1:

@@ -10,7 +10,7 @@ from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent
 from llama_index.core.chat_engine import SimpleChatEngine
 from llama_index.core.llms import ChatMessage
 from llama_index.core.memory import ChatMemoryBuffer
-from llama_index.core.workflow import Context, StartEvent, StopEvent, Workflow, step
+from llama_index.core.workflow import StartEvent, StopEvent, Workflow, step
 
 from llama_index.llms.quire import Vllm
 from llama_index_chats import answer, question
@@ -122,12 +122,12 @@ async def test_an_agent_streams_what_it_does(make: Make) -> None:
     assert "6 degrees" in str(await handler)
 
 
-async def test_an_agents_memory_and_context(make: Make) -> None:
+async def test_an_agents_memory(make: Make) -> None:
     agent = FunctionAgent(tools=[get_weather], llm=make())
-    memory, context = ChatMemoryBuffer.from_defaults(token_limit=900), Context(agent)
+    memory = ChatMemoryBuffer.from_defaults(token_limit=900)
     for city, said in {"Lisbon": "6 degrees", "Oslo": "4 degrees"}.items():
         asked = f"What is the weather in {city}?"
-        assert said in str(await agent.run(asked, memory=memory, ctx=context))
+        assert said in str(await agent.run(asked, memory=memory))
     kept = await memory.aget()
     assert [message.role.value for message in kept] == [
         "user",
