@@ -18,7 +18,9 @@ from quire import errors
 from quire.errors import QuireError
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted(path for top in ("inference", "kernels") for path in (ROOT / top).rglob("*.py"))
+SOURCES = sorted(
+    path for top in ("inference", "kernels", "integrations") for path in (ROOT / top).rglob("*.py")
+)
 MAX_LINES = 450
 
 # Folders that must not be packages: a regular package called `kernels` (or `tests.kernels`) on the path
