@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from quire.errors import QuireError
     from quire.hub import bundled_model
     from quire.memory import MemoryBudget, memory_budget
-    from quire.outputs import CompletionOutput, Logprob, RequestOutput
+    from quire.outputs import (
+        CompletionOutput,
+        EmbeddingOutput,
+        EmbeddingRequestOutput,
+        Logprob,
+        RankedDocument,
+        RequestOutput,
+        ScoringOutput,
+        ScoringRequestOutput,
+    )
     from quire.pooling_params import PoolingParams
     from quire.sampling_params import BeamSearchParams, RequestOutputKind, SamplingParams
     from quire.structured_outputs import StructuredOutputsParams
@@ -47,6 +56,11 @@ _EXPORTS = {
     "RequestOutput": "quire.outputs",
     "CompletionOutput": "quire.outputs",
     "Logprob": "quire.outputs",
+    "EmbeddingRequestOutput": "quire.outputs",
+    "EmbeddingOutput": "quire.outputs",
+    "ScoringRequestOutput": "quire.outputs",
+    "ScoringOutput": "quire.outputs",
+    "RankedDocument": "quire.outputs",
     "QuireError": "quire.errors",
     "bundled_model": "quire.hub",
     "memory_budget": "quire.memory",
@@ -64,6 +78,8 @@ __all__ = [
     "BeamSearchParams",
     "CompletionOutput",
     "Connection",
+    "EmbeddingOutput",
+    "EmbeddingRequestOutput",
     "Engine",
     "EngineArgs",
     "EngineConfig",
@@ -71,9 +87,12 @@ __all__ = [
     "MemoryBudget",
     "PoolingParams",
     "QuireError",
+    "RankedDocument",
     "RequestOutput",
     "RequestOutputKind",
     "SamplingParams",
+    "ScoringOutput",
+    "ScoringRequestOutput",
     "StructuredOutputsParams",
     "TextPrompt",
     "TokensPrompt",

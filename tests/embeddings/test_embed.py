@@ -21,7 +21,9 @@ from quire.errors import (
     UnsupportedModelError,
     UnsupportedTaskError,
 )
+from quire.tokenizer import Tokenizer
 from tiny_encoders import CLS, ENCODERS, POOLING_FLAGS, SEP, SIZE, make_encoder
+from tiny_tokenizers import KINDS
 
 ATOL = 1e-5
 
@@ -276,3 +278,35 @@ def test_quantized(folder, reference):
         [one] = llm.embed("some text")
     expected = reference.embedding("some text", "mean")
     assert torch.dot(torch.tensor(one.outputs.embedding), expected) > 0.99
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("model_type", ENCODERS)
+def test_other_dtypes(model_type, dtype, tmp_path):
+    folder = make_encoder(tmp_path, model_type)
+    expected = Reference(folder).embedding("some text", "mean")
+    with LLM(str(folder), dtype=dtype) as llm:
+        [one] = llm.embed("some text")
+    assert torch.dot(torch.tensor(one.outputs.embedding), expected) > 0.9999
+
+
+def test_random_weights(folder):
+    with LLM(str(folder), load_format="dummy") as llm:
+        [one] = llm.embed("some text")
+    assert torch.tensor(one.outputs.embedding).norm() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["byte_level", "slow"])
+def test_texts_and_pairs_as_transformers_writes_them(kind):
+    """Tokenizers in Rust and in Python, whole and cut."""
+    hf = KINDS[kind](None)
+    tokenizer = Tokenizer(hf)
+    texts = ["The capital of France is Paris.", "a", "日本の首都"]
+    for cut in (None, 6):
+        options = {"truncation": cut is not None, "max_length": cut}
+        whole = [list(hf(text, **options)["input_ids"]) for text in texts]
+        assert [ids for ids, _ in tokenizer.encode_texts(texts, cut)] == whole
+        pairs = [(text, "the sea and the dog") for text in texts]
+        both = [list(hf(*pair, **options)["input_ids"]) for pair in pairs]
+        assert [ids for ids, _ in tokenizer.encode_texts(pairs, cut)] == both
+    assert tokenizer.encode(texts[0]) == tokenizer.encode_texts(texts[:1])[0][0]

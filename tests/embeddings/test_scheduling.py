@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quire.config import CacheConfig, SchedulerConfig
@@ -56,6 +56,7 @@ def run(scheduler: Scheduler, failing: frozenset[str] = frozenset()) -> dict[str
     return ends
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(1, LONGEST), min_size=1, max_size=40),
     st.integers(1, 8),
@@ -89,6 +90,7 @@ def test_whole_texts(lengths: list[int], seats: int, budget: int, failing: set[i
     assert scheduler.kv.num_free_blocks == seats
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(1, LONGEST), min_size=1, max_size=20),
     st.integers(1, 40),

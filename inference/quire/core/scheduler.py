@@ -18,7 +18,7 @@ from quire.core.kv_manager import KVManager
 from quire.core.request_queue import Rank, RequestQueue
 from quire.core.resting import Resting
 from quire.plan import Admission, Chunk, Progress, StepPlan, StepResult, TokenLogprobs
-from quire.request import FinishReason, Request, RequestStatus
+from quire.request import FinishReason, Request, RequestKind, RequestStatus
 
 
 @dataclass(slots=True)
@@ -327,7 +327,7 @@ class Scheduler:
         cleared_at = self._suspects.get(request.id)
         if cleared_at is not None and request.num_computed >= cleared_at:
             del self._suspects[request.id]
-        if request.pooling is not None:
+        if request.kind is RequestKind.POOL:
             return self._take_vector(request, chunk, result)
         tokens = result.tokens.get(request.id, [])
         assert bool(tokens) == chunk.samples, "a token exactly where one was asked for"

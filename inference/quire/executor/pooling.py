@@ -61,13 +61,7 @@ def make_pooler(
     chosen = _chosen(config.pooler_config or {})
     encoder = model if isinstance(model, Encoder) else None
     if encoder is not None and encoder.scores:
-        facts = PoolingFacts(
-            method=encoder.pooling,
-            whole=True,
-            prompts=settings.prompts,
-            default_prompt_name=settings.default_prompt_name,
-            lower_case=settings.lower_case,
-        )
+        facts = PoolingFacts(method=encoder.pooling, whole=True, lower_case=settings.lower_case)
         identity = settings.activation == "Identity"
         activation = torch.nn.Identity() if identity else torch.sigmoid
         return facts, Pooler(lambda vectors: encoder.score(vectors.to(encoder.dtype)), activation)
