@@ -7,6 +7,9 @@ import gc
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from random import Random
 from typing import Any
 
 import openai
@@ -220,3 +223,64 @@ def test_many_at_once(live: Live) -> None:
         for thread in threads:
             thread.join()
     assert texts == ["Paris is the capital."] * 23
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_use(live: Live, seed: int) -> None:
+    """Whole answers, streams read to the end or left, tasks cancelled, timeouts, deadlines, from threads and
+    loops on two connections to one engine: nothing is left of any."""
+
+    def body(random: Random) -> dict[str, Any]:
+        prompt = "Hello there! " * random.randint(1, 20)
+        length = random.choice([1, 5, 60])
+        return {
+            **{"model": "fake-model", "prompt": prompt, "max_tokens": length},
+            **{"n": random.randint(1, 3), "extra_body": {"ignore_eos": True, "timeout": 20}},
+        }
+
+    def in_a_thread(random: Random, client: openai.OpenAI) -> None:
+        for _ in range(12):
+            options = body(random)
+            if random.random() < 0.4:
+                with suppress(openai.APITimeoutError):
+                    timeout = random.choice([None, 0.001])
+                    answer = client.completions.create(**options, timeout=timeout)
+                    assert len(answer.choices) == options["n"]
+                continue
+            with client.completions.create(**options, stream=True) as stream:
+                left = random.choice([0, 1, 3, 1000])
+                for _, chunk in zip(range(left), stream, strict=False):
+                    assert chunk.choices[0].index < options["n"]
+
+    async def in_a_loop(random: Random, client: openai.AsyncOpenAI) -> None:
+        for _ in range(6):
+            tasks = [
+                asyncio.create_task(client.completions.create(**body(random))) for _ in range(3)
+            ]
+            stream: Any = await client.completions.create(**body(random), stream=True)
+            if random.random() < 0.5:
+                tasks[0].cancel()
+            async for _ in stream:
+                if random.random() < 0.1:
+                    break
+            await stream.close()
+            for result in await asyncio.gather(*tasks, return_exceptions=True):
+                assert not isinstance(result, Exception)
+
+    with (
+        quire.connect(MODEL, engine=live.engine) as one,
+        quire.connect(MODEL, engine=live.engine) as other,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        work: list[Any] = []
+        for number in range(4):
+            random = Random(10 * seed + number)
+            connection = (one, other)[number % 2]
+            work.append(pool.submit(in_a_thread, random, connection.sync))
+            again = Random(100 + 10 * seed + number)
+            work.append(pool.submit(asyncio.run, in_a_loop(again, connection.asynchronous)))
+        for one_work in work:
+            one_work.result()
+    # The pools above have waited for every caller, and closing a connection for every request of it.
+    left = live.engine.call(lambda scheduler: (scheduler.check(), scheduler.num_requests)[1])
+    assert left == 0

@@ -180,3 +180,10 @@ def test_a_model_that_is_not_there() -> None:
             connection.sync.models.list()
         with pytest.raises(ModelNotFoundError, match="no folder"):
             quire.openai_client("/nowhere/at/all").models.list()
+
+
+def test_templates_without_tools(model: Path) -> None:
+    with quire.connect(model, chat_template="{{ messages[0].content }}", **OPTIONS) as connection:
+        assert not connection.supports_tools()
+    with quire.connect() as bundled:
+        assert bundled.supports_tools()

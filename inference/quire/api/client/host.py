@@ -153,13 +153,11 @@ class Host:
 
     def _begin(self, ask: Ask) -> concurrent.futures.Future[Reply | Relay]:
         service = self.open()
-        assert self._loop is not None
-        work = self._answer(service, ask)
-        try:
-            return asyncio.run_coroutine_threadsafe(work, self._loop)
-        except RuntimeError:  # closed in this moment
-            work.close()
-            raise EngineClosedError("this connection was closed; make a new one") from None
+        with self._lock:  # so that what is begun is begun before `close` ends it
+            if self.closed:
+                raise EngineClosedError("this connection was closed; make a new one")
+            assert self._loop is not None
+            return asyncio.run_coroutine_threadsafe(self._answer(service, ask), self._loop)
 
     async def _answer(self, service: Service, ask: Ask) -> Reply | Relay:
         reply = await answer(service, ask)
@@ -175,10 +173,19 @@ class Host:
         if service is None:
             return
         assert self._loop is not None and self._thread is not None and self._handle is not None
-        asyncio.run_coroutine_threadsafe(service.aclose(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(_finish(service), self._loop).result()
         _stop(self._loop)
         self._thread.join()
         self._handle.release()
+
+
+async def _finish(service: Service) -> None:
+    """End what runs on the loop, then what the service keeps for it."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await service.aclose()
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
