@@ -115,6 +115,10 @@ def test_facts(connection: quire.Connection, live: Live) -> None:
 def test_what_does_not_go_together() -> None:
     with pytest.raises(UnknownParamError, match="max_model_len"):
         quire.connect(max_model_length=5)
+    with pytest.raises(UnknownParamError, match="did you mean 'base_url'"):
+        quire.connect(base_ulr="http://x/v1")
+    with pytest.raises(UnknownParamError, match="did you mean 'api_key'"):
+        quire.connect(base_url="http://x/v1", api_kye="x")
     with pytest.raises(ConfigError, match="no effect on a model behind"):
         quire.connect("x", base_url="http://x/v1", dtype="float32")
     with pytest.raises(ConfigError, match="not both"):

@@ -11,7 +11,7 @@ import copy
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -23,7 +23,8 @@ from quire.api.client.client import AsyncClient, Client
 from quire.api.client.further import FurtherCall, rerank_call, score_call, tokenize_call
 from quire.api.client.host import Host
 from quire.api.client.transport import AsyncEngineHttpClient, EngineHttpClient
-from quire.errors import ConfigError, EndpointError, RequestError
+from quire.config import EngineConfig
+from quire.errors import ConfigError, EndpointError, RequestError, UnknownParamError, suggest
 from quire.outputs import RankedDocument
 
 T = TypeVar("T")
@@ -81,6 +82,7 @@ class Connection:
             "default_headers": default_headers,
             **engine_options,
         }
+        _check_names(engine_options, set(self._settings) - set(engine_options))
         self._model: str | None = self._settings["model"]
         self._lock = threading.Lock()
         self._sync: openai.OpenAI | None = None
@@ -375,6 +377,14 @@ def connect(
         default_headers=default_headers,
         **engine_options,
     )
+
+
+def _check_names(engine_options: Iterable[str], own: Iterable[str]) -> None:
+    """Refuse a misspelt option of `connect` as such; those of the engine are the engine's to refuse."""
+    for name in engine_options:
+        near = suggest(name, own)
+        if near and name not in EngineConfig.__dataclass_fields__:
+            raise UnknownParamError(f"unknown option {name!r}{near}", param=name)
 
 
 def _with_path(base_url: str) -> str:

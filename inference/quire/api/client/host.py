@@ -78,9 +78,9 @@ class Host:
         """The name that requests use; known before the model is loaded."""
         if self._name is not None:
             return self._name
-        if self._engine is not None:
-            return self._engine.config.model or self._engine.facts.folder.name
-        return self.config.model or bundled_model().name
+        if self.config.model is not None:
+            return str(self.config.model)
+        return bundled_model().name if self._engine is None else self._engine.facts.folder.name
 
     def open(self) -> Service:
         """The service; loads the model at the first call, and blocks as long as that takes.
@@ -90,27 +90,26 @@ class Host:
             EngineDeadError: in a process forked from the one that opened it.
             ConfigError, ModelError, DeviceMemoryError: the model cannot be run as asked.
         """
-        if self._service is None:
+        service = self._service
+        if service is None:
             with self._lock:
-                if self._service is None and not self.closed:
-                    self._start()
-        if self._service is None:
-            raise EngineClosedError("this connection was closed; make a new one")
+                if self.closed:
+                    raise EngineClosedError("this connection was closed; make a new one")
+                service = self._service = self._service or self._start()
         if self._pid != os.getpid():
-            self._service.engine.check_health()  # says what to do
-        return self._service
+            service.engine.check_health()  # says what to do
+        return service
 
     async def aopen(self) -> Service:
         """The same without holding up the event loop."""
         return self.open() if self._service is not None else await asyncio.to_thread(self.open)
 
-    def _start(self) -> None:
+    def _start(self) -> Service:
         self._handle = EngineHandle(self, self._engine, self._options)
         engine = self._handle.engine
-        names = dict.fromkeys((self.model, engine.config.model, engine.facts.folder.name))
-        options = ServiceOptions(
-            served_model_names=tuple(name for name in names if name), bounded=False
-        )
+        own = engine.config.model
+        names = (self.model, self.model if own is None else str(own), engine.facts.folder.name)
+        options = ServiceOptions(served_model_names=tuple(dict.fromkeys(names)), bounded=False)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=_run, args=(self._loop,), name="quire-client", daemon=True
@@ -118,7 +117,7 @@ class Host:
         self._thread.start()
         weakref.finalize(self, _stop, self._loop)
         self._pid = os.getpid()
-        self._service = Service(engine, options)
+        return Service(engine, options)
 
     def send(self, ask: Ask, timeout: float | None) -> Reply | Relay:
         """Answer a request; blocks. An exception while it waits, such as Ctrl-C, aborts the request.
