@@ -30,6 +30,7 @@ from quire.engine.load import Load
 from quire.engine.loop import EngineLoop, StepListener, sequence_ids
 from quire.engine.metrics import EngineMetrics
 from quire.engine.output import RequestState, RequestStream
+from quire.engine.pooling_requests import requests_of_texts, state_of_texts
 from quire.engine.prefix_report import PrefixReport, report_prefix
 from quire.engine.prompts import ParsedPrompt, PoolingText, parse_prompt
 from quire.engine.records import EngineListener, Listeners
@@ -270,38 +271,16 @@ class Engine:
         self._thread.check_process()
         check_submission(priority, request_id, timeout, None)
         now = self._clock()
-        state = RequestState(
+        state = state_of_texts(
+            texts,
             request_id or f"request-{next(self._ids)}",
-            None,
-            [token_id for text in texts for token_id in text.token_ids],
-            SamplingParams(
-                n=len(texts),
-                max_tokens=None,
-                detokenize=False,
-                output_kind=RequestOutputKind.FINAL_ONLY,
-            ),
-            None,
-            RequestMetrics(arrival_time=now),
+            now,
             deadline=None if timeout is None else now + timeout,
             show_metrics=not self.config.disable_log_stats,
             trace_headers=trace_headers,
         )
-        requests = [
-            Request(
-                id=sequence_id,
-                prompt_token_ids=text.token_ids,
-                params=state.params,
-                arrival_time=now,
-                priority=priority,
-                cache_salt=text.cache_salt if cache_salt is None else cache_salt,
-                pooling=text.pooling,
-                segment_start=text.segment_start,
-                whole=self.facts.pooling is not None and self.facts.pooling.whole,
-            )
-            for sequence_id, text in zip(
-                sequence_ids(state.request_id, len(texts)), texts, strict=True
-            )
-        ]
+        whole = self.facts.pooling is not None and self.facts.pooling.whole
+        requests = requests_of_texts(state, texts, cache_salt, priority, whole=whole)
         return self._thread.submit(state, requests, bounded=bounded)
 
     def _make_requests(

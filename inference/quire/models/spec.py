@@ -14,12 +14,12 @@ from quire.layers.rope import max_positions
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Shape of a decoder-only model.
+    """Shape of a decoder or an encoder; an encoder has no KV cache.
 
     Args:
         architecture: class name of the checkpoint, e.g. "LlamaForCausalLM".
-        num_layers: decoder layers; each has one KV cache tensor.
-        hidden_size: width of what `CausalLM.forward` returns.
+        num_layers: each has one KV cache tensor.
+        hidden_size: width of what the model's `forward` returns.
         num_heads: query heads of each layer.
         num_kv_heads: key and value heads of each layer.
         head_dim: width of one head.
