@@ -27,6 +27,22 @@ RETIRED = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Of a shape that is a whole answer's: the content's own shape, and the thought before it.
+
+    Args:
+        content: what was asked for.
+        start, end: tags of the thought.
+        is_open: the prompt ends within it.
+    """
+
+    content: StructuredOutputsParams
+    start: str
+    end: str
+    is_open: bool
+
+
 @dataclass(kw_only=True)
 class StructuredOutputsParams:
     """Exactly one shape of a text.
@@ -66,6 +82,7 @@ class StructuredOutputsParams:
     validators: Mapping[str, Validator] | None = None
     max_retries: int = 3
     on_failure: str = "report"
+    surroundings: Surroundings | None = dataclasses.field(init=False, default=None, repr=False)
 
     def __new__(cls, *args: Any, **given: Any) -> StructuredOutputsParams:
         if args:
@@ -135,6 +152,8 @@ class StructuredOutputsParams:
     @property
     def watches_fields(self) -> bool:
         """Whether anything is asked of single fields."""
+        if self.surroundings is not None:
+            return self.surroundings.content.watches_fields
         return self.confidence or bool(self.validators)
 
     @property
@@ -144,7 +163,9 @@ class StructuredOutputsParams:
 
 
 SHAPES = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
-_FIELDS = {field.name: field.default for field in dataclasses.fields(StructuredOutputsParams)}
+_FIELDS = {
+    field.name: field.default for field in dataclasses.fields(StructuredOutputsParams) if field.init
+}
 
 
 def _schema(value: Any) -> dict[str, Any] | bool:

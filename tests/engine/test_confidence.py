@@ -335,3 +335,48 @@ def test_any_object_has_joint_log_probabilities(llm: LLM) -> None:
 def test_shapes_without_fields_are_refused(shape: dict[str, Any]) -> None:
     with pytest.raises(InvalidParamsError, match="confidence goes with json"):
         StructuredOutputsParams(**shape, confidence=True)
+
+
+TURNS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "<|im_start|>assistant\n"
+)
+
+
+@pytest.mark.parametrize(
+    "template", [TURNS + "<think>\n", TURNS + "{# <think> #}", TURNS + "<think>\n\n</think>\n\n"]
+)
+def test_fields_of_a_chat_begin_after_its_thought(llm: LLM, template: str) -> None:
+    ask = [{"role": "user", "content": "Who?"}]
+    structure = StructuredOutputsParams(json=SCHEMA, confidence=True)
+    asked = SamplingParams(
+        max_tokens=200, temperature=0, thinking_token_budget=5, structured_outputs=structure
+    )
+    [one] = llm.chat(ask, asked, chat_template=template, use_tqdm=False)[0].outputs
+    assert one.finish_reason == "stop" and one.message is not None and one.confidence is not None
+    assert one.parsed == json.loads(one.message.content or "")
+    assert one.confidence["/colour"].value == one.parsed["colour"]
+    for path, values in FEW.items():
+        distribution = one.confidence[path].distribution
+        assert distribution is not None and set(distribution) == set(values)
+
+
+def test_a_choice_after_a_thought(llm: LLM) -> None:
+    structure = StructuredOutputsParams(choice=["red", "reddish"], confidence=True)
+    asked = SamplingParams(
+        max_tokens=60, temperature=0, thinking_token_budget=3, structured_outputs=structure
+    )
+    ask = [{"role": "user", "content": "Colour?"}]
+    [one] = llm.chat(ask, asked, chat_template=TURNS + "<think>\n", use_tqdm=False)[0].outputs
+    assert one.message is not None and one.confidence is not None
+    assert one.parsed == one.message.content in ("red", "reddish")
+    assert sum((one.confidence[""].distribution or {}).values()) == pytest.approx(1)
+
+
+def test_tools_that_may_be_called_are_refused(llm: LLM) -> None:
+    weather = {"type": "function", "function": {"name": "weather", "parameters": {}}}
+    ask = [{"role": "user", "content": "Colour?"}]
+    asked = params(choice=["red"])
+    template = TURNS + "{# <tool_call> {{ tools }} #}{{ tools }}"
+    with pytest.raises(InvalidParamsError, match="leave tools out"):
+        llm.chat(ask, asked, tools=[weather], chat_template=template, use_tqdm=False)

@@ -10,7 +10,7 @@ from quire import __version__
 from quire.api.logprobs import prompt_logprobs
 from quire.api.protocol.fields import ChoiceFields
 from quire.api.usage import Usage
-from quire.outputs import RequestOutput
+from quire.outputs import CompletionOutput, FieldConfidence, RequestOutput
 
 FINGERPRINT = f"quire-{__version__}"
 
@@ -63,6 +63,29 @@ def prompt_fields(request: ChoiceFields, output: RequestOutput) -> dict[str, Any
     if request.return_token_ids:
         fields["prompt_token_ids"] = output.prompt_token_ids
     return fields
+
+
+def confidence_fields(one: CompletionOutput) -> dict[str, Any]:
+    """Our own field of a choice: `confidence`, by JSON pointer, where it was asked for."""
+    if one.confidence is None:
+        return {}
+    return {"confidence": {path: _confidence(field) for path, field in one.confidence.items()}}
+
+
+def _confidence(field: FieldConfidence) -> dict[str, Any]:
+    distribution = None
+    if field.distribution is not None:
+        distribution = [
+            {"value": value, "probability": probability}
+            for value, probability in field.distribution.items()
+        ]
+    return {
+        "value": field.value,
+        "logprob": field.logprob,
+        "distribution": distribution,
+        "num_tokens": field.num_tokens,
+        "mass": field.mass,
+    }
 
 
 def token_fields(request: ChoiceFields, token_ids: Sequence[int]) -> dict[str, Any]:

@@ -6,7 +6,13 @@ import contextlib
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
-from quire.api.answers import AnswerHead, StreamUsage, prompt_fields, token_fields
+from quire.api.answers import (
+    AnswerHead,
+    StreamUsage,
+    confidence_fields,
+    prompt_fields,
+    token_fields,
+)
 from quire.api.backend import Backend
 from quire.api.cache_report import chat_report
 from quire.api.calls import Call, Event, Events, Reply, Stream
@@ -108,6 +114,7 @@ def _choice(
         "finish_reason": finish_reason(one, bool(message.tool_calls)),
         "stop_reason": one.stop_reason,
         **token_fields(request, one.token_ids),
+        **confidence_fields(one),
     }
 
 
@@ -166,7 +173,7 @@ class _Chunks:
 
     def _end(self, one: CompletionOutput) -> Event:
         reason = finish_reason(one, one.index in self._called)
-        end = {"finish_reason": reason, "stop_reason": one.stop_reason}
+        end = {"finish_reason": reason, "stop_reason": one.stop_reason, **confidence_fields(one)}
         return self._event(one.index, {}, end)
 
     def _event(

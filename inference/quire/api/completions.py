@@ -6,7 +6,13 @@ import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from quire.api.answers import AnswerHead, StreamUsage, prompt_fields, token_fields
+from quire.api.answers import (
+    AnswerHead,
+    StreamUsage,
+    confidence_fields,
+    prompt_fields,
+    token_fields,
+)
 from quire.api.backend import Backend
 from quire.api.cache_report import prompt_reports
 from quire.api.calls import Call, Event, Events, Reply, Stream
@@ -161,6 +167,7 @@ class _Answer:
             "finish_reason": "length" if self._silent and ended else one.finish_reason,
             "stop_reason": None if self._silent else one.stop_reason,
             **token_fields(self._request, token_ids),
+            **confidence_fields(one),
         }
 
     def _logprobs(

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
+from quire.api.answers import confidence_fields
 from quire.api.calls import Event
 from quire.api.errors import error_body
 from quire.api.generation import Generation
@@ -164,6 +165,7 @@ class ResponseRun:
             "incomplete_details": why,
             "output": self._items.items,
             "usage": usage.for_responses(),
+            **confidence_fields(one),
         }
         self.conversation = [*self.conversation, as_turn(self._items.items)]
         self.ended = True

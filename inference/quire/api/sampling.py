@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from quire.api.protocol.fields import SamplingFields
-from quire.errors import InvalidParamsError
+from quire.errors import InvalidParamsError, UnsupportedParamError
 from quire.sampling_params import GREEDY_BELOW, MIN_TEMPERATURE, SamplingParams
 from quire.structured_outputs import StructuredOutputsParams
 
@@ -33,7 +33,7 @@ def sampling_params(
     given = {name: getattr(request, name) for name in NAMES} | more
     asked = request.structured_outputs
     if asked is not None:
-        given["structured_outputs"] = StructuredOutputsParams(**asked)
+        given["structured_outputs"] = StructuredOutputsParams(**_of_endpoint(asked))
     if structure is not None:
         if asked is not None:
             raise InvalidParamsError(
@@ -43,6 +43,18 @@ def sampling_params(
         given["structured_outputs"] = structure
     given = {name: value for name, value in given.items() if value is not None}
     return SamplingParams(**given, **(limit or {}))
+
+
+def _of_endpoint(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the endpoint takes of `structured_outputs`."""
+    for name in ("validators", "max_retries", "on_failure"):
+        if name in asked:
+            raise UnsupportedParamError(
+                f"structured_outputs.{name}: validators are Python functions, and run in process only: use "
+                "LLM or AsyncLLM",
+                param=f"structured_outputs.{name}",
+            )
+    return asked
 
 
 def to_end_of_context(asked: int | None, defaults: Mapping[str, Any]) -> dict[str, int | None]:

@@ -26,7 +26,7 @@ from quire.formats.tools.given import ToolChoice, read_tool_choice, read_tools
 from quire.grammar.schema import check_schema
 from quire.outputs import CompletionOutput, RequestOutput
 from quire.sampling_params import RequestOutputKind, SamplingParams
-from quire.structured_outputs import StructuredOutputsParams
+from quire.structured_outputs import StructuredOutputsParams, Surroundings
 from quire.thoughts import Thought, ThoughtTags, ThoughtTracker
 from quire.tokenizer import Tokenizer
 from quire.tokenizer.chat import tool_schemas
@@ -239,8 +239,17 @@ def _with_grammar(
     if asked is None and not grammar.required and (params.ignore_eos or not constrained):
         return params  # calls are made as the model makes them
     content = None if asked is None or grammar.required else _content(asked)
-    lark = grammar.render(content)
-    return params.clone(structured_outputs=StructuredOutputsParams(grammar=lark))
+    whole = StructuredOutputsParams(grammar=grammar.render(content))
+    if asked is not None and asked.watches_fields:
+        if grammar.tool_format is not None:
+            raise InvalidParamsError(
+                "confidence and validators do not go with tools that may be called: leave tools out",
+                param="structured_outputs",
+            )
+        tags = grammar.reasoning
+        assert tags is not None, "there is a thought, or the content alone is the answer"
+        whole.surroundings = Surroundings(asked, tags.start, tags.end, tags.is_open(grammar.prompt))
+    return params.clone(structured_outputs=whole)
 
 
 def _content(asked: StructuredOutputsParams) -> str:

@@ -46,23 +46,46 @@ class _Open:
     is_empty: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Preface:
+    """A thought that may stand before the content.
+
+    Args:
+        start, end: its tags.
+        is_open: it begins without its first one.
+    """
+
+    start: bytes
+    end: bytes
+    is_open: bool
+
+    def length(self, text: bytes) -> int | None:
+        """Bytes before the content; None: that is not to be told yet."""
+        begin = text.lstrip(BLANKS)
+        if self.is_open or begin.startswith(self.start):
+            place = text.find(self.end)
+            return None if place < 0 else place + len(self.end)
+        return None if self.start.startswith(begin) else 0
+
+
 class FieldScanner:
     """Finds fields; each is told once, with the byte that shows its end. Those within come first.
 
+    Args:
+        preface: what stands before the JSON text; its bytes count.
+
     Attributes:
         text: all bytes so far.
+        begin: of the JSON text; None: it has not begun.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, preface: Preface | None = None) -> None:
         self.text = bytearray()
+        self.begin = None if preface else 0
+        self._preface = preface
         self._open: list[_Open] = []
         self._start = 0  # of the string, key or scalar that is being read
         self._state = "value"
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the text's value has been closed."""
-        return self._state == "end"
 
     def open_values(self) -> list[tuple[str, int]]:
         """Path and first byte of each value that has begun and is not whole, outermost first."""
@@ -74,6 +97,14 @@ class FieldScanner:
     def feed(self, data: bytes) -> list[Field]:
         """Take bytes in, cut wherever; returns the fields that end with them."""
         found: list[Field] = []
+        if self.begin is None:
+            self.text += data
+            assert self._preface is not None
+            self.begin = self._preface.length(bytes(self.text))
+            if self.begin is None:
+                return found
+            data = bytes(self.text[self.begin :])
+            del self.text[self.begin :]
         for byte in data:
             self._step(byte, len(self.text), found)
             self.text.append(byte)

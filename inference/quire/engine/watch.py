@@ -16,7 +16,7 @@ from typing import Any
 
 from quire.engine.confidence import ValueTree, value_text
 from quire.engine.field_values import MAX_VALUES, possible_values
-from quire.engine.fields import Field, FieldScanner
+from quire.engine.fields import BLANKS, Field, FieldScanner, Preface
 from quire.engine.output import RequestState
 from quire.engine.validators import Refusal, Validators
 from quire.grammar import CompiledGrammar
@@ -61,6 +61,10 @@ class Watch:
         self.state = state
         self.index = index
         self.request = request
+        self._preface: Preface | None = None
+        if (around := shape.surroundings) is not None:
+            self._preface = Preface(around.start.encode(), around.end.encode(), around.is_open)
+            shape = around.content
         self.shape = shape
         self.validators = Validators(shape.validators or {})
         self.end: Progress | None = None  # as the scheduler told it, once it has
@@ -71,7 +75,8 @@ class Watch:
         self._token_ids: list[int] = []
         self._logprobs: list[TokenLogprobs] = []
         self._ends: list[int] = []  # bytes up to each token's end
-        self._scanner = FieldScanner()
+        self._scanner = FieldScanner(self._preface)
+        self._whole: Field | None = None  # the text's value as a whole
         self._leaves: list[Field] = []  # whole, and not looked at for their confidence
         self._released = 0  # tokens that stand
         self._given = 0  # tokens that went out
@@ -87,13 +92,24 @@ class Watch:
         self._logprobs += progress.logprobs
         if progress.finish_reason is not None:
             self.end = progress
-            if self.shape.kind == "choice":
-                text = self._scanner.text.decode()
-                whole = [Field("", 0, len(self._scanner.text), text, is_leaf=True)]
-            else:
-                whole += self._scanner.finish()
+            whole = (
+                self._choice() if self.shape.kind == "choice" else whole + self._scanner.finish()
+            )
+        self._whole = next((one for one in whole if one.path == ""), self._whole)
         self._leaves += [one for one in whole if one.is_leaf]
         return [one for one in whole if self.validators.covers(one.path)]
+
+    def _choice(self) -> list[Field]:
+        """The text that was chosen, if all of it is there."""
+        begin, text = self._scanner.begin, bytes(self._scanner.text)
+        if begin is None:
+            return []
+        if self._preface is not None:
+            begin = len(text) - len(text[begin:].lstrip(BLANKS))
+        chosen = text[begin:].decode(errors="replace")
+        if chosen not in (self.shape.choice or ()):
+            return []
+        return [Field("", begin, len(text), chosen, is_leaf=True)]
 
     def _append(self, token_ids: Sequence[int]) -> list[Field]:
         whole = []
@@ -161,7 +177,8 @@ class Watch:
 
     def _rewind(self, num_tokens: int, start: int) -> None:
         kept = self._token_ids[:num_tokens]
-        self._token_ids, self._ends, self._scanner = [], [], FieldScanner()
+        self._token_ids, self._ends, self._whole = [], [], None
+        self._scanner = FieldScanner(self._preface)
         self._append(kept)
         del self._logprobs[num_tokens:]
         self._leaves = [one for one in self._leaves if one.start < start]
@@ -256,10 +273,8 @@ class Watch:
     def report(self) -> FieldReport:
         """What was found, at the end."""
         report = FieldReport()
-        if self.shape.kind == "choice":
-            report.parsed = self._scanner.text.decode()
-        elif self._scanner.is_whole and self.end and self.end.finish_reason is FinishReason.STOP:
-            report.parsed = json.loads(self._scanner.text)
+        if self._whole is not None and self.end and self.end.finish_reason is FinishReason.STOP:
+            report.parsed = self._whole.value
         if self.shape.confidence:
             report.confidence = self._confidence
         if self.validators:

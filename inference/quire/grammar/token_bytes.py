@@ -7,11 +7,11 @@ from collections.abc import Container, Sequence
 
 
 class TokenBytes:
-    """What each token writes; markers and ends write nothing.
+    """What each token writes; the ends of a sequence write nothing.
 
     Args:
         pieces: bytes of each token, by id.
-        silent: ids of the tokens that are no text.
+        silent: ids of the tokens that are no text: ends of a sequence.
     """
 
     def __init__(self, pieces: Sequence[bytes], silent: Container[int]) -> None:

@@ -58,7 +58,7 @@ class Vocabulary:
         """What each token writes."""
         tokenizer = self.load()
         pieces = [tokenizer.decode_bytes([token_id]) for token_id in range(self.vocab_size)]
-        return TokenBytes(pieces, {*self.markers.values(), *self.eos_token_ids})
+        return TokenBytes(pieces, self.eos_token_ids)
 
     def load(self) -> LLTokenizer:
         """The library's form of it; takes up to a second, the first time."""

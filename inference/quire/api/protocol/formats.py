@@ -27,9 +27,13 @@ class ResponseFormat(Body):
     json_schema: NamedSchema | None = None
     structures: list[dict[str, Any]] | None = None
     triggers: list[str] | None = None
+    confidence: bool | None = None
+    """Report how sure the model was of each field, as `confidence` of the choice."""
 
     @model_validator(mode="after")
     def _check_parts(self) -> ResponseFormat:
+        if self.confidence and self.type not in ("json_object", "json_schema"):
+            raise refuse("goes with type 'json_schema' or 'json_object'", "confidence")
         if (self.type == "json_schema") != (self.json_schema is not None):
             raise refuse("goes with type 'json_schema'", "json_schema")
         tagged = self.type == "structural_tag"
@@ -44,9 +48,11 @@ class ResponseFormat(Body):
             InvalidParamsError: what it asks for is wrong.
         """
         if self.json_schema is not None:
-            return StructuredOutputsParams(json=self.json_schema.schema_)
+            return StructuredOutputsParams(
+                json=self.json_schema.schema_, confidence=bool(self.confidence)
+            )
         if self.type == "json_object":
-            return StructuredOutputsParams(json_object=True)
+            return StructuredOutputsParams(json_object=True, confidence=bool(self.confidence))
         if self.type == "structural_tag":
             tag = {"structures": self.structures, "triggers": self.triggers}
             return StructuredOutputsParams(structural_tag=tag)
