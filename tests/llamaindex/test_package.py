@@ -23,7 +23,7 @@ PACKAGES = (
     "llama_index/embeddings/quire",
     "llama_index/postprocessor/quire",
 )
-SEAM = {"quire", "quire.api.client", "quire.errors", "quire.outputs"}
+SEAM = {"quire", "quire.api.client", "quire.config", "quire.errors", "quire.outputs"}
 OTHERS = {"llama_index", "llama_index_instrumentation", "openai", "pydantic", "pydantic_core"}
 BOTH = """
 import llama_index.core, llama_index.llms.quire, llama_index.embeddings.quire, llama_index.postprocessor.quire
@@ -110,6 +110,10 @@ def test_every_argument_of_upstreams() -> None:
     )  # fmt: skip
     assert llm.vllm_kwargs == {"max_model_len": 64}
     assert "a-secret" not in llm.to_json()
+    assert Vllm(max_model_len=64, vllm_kwargs={"seed": 3}).vllm_kwargs == {
+        "max_model_len": 64,
+        "seed": 3,
+    }
     remote = Vllm(api_url="http://x/v1", api_headers={"a": "b"}, timeout=3, max_tokens=5)
     assert (remote.base_url, remote.timeout, remote.max_new_tokens) == ("http://x/v1", 3, 5)
 

@@ -29,6 +29,11 @@ class Kind(str, Enum):
     dog = "dog"
 
 
+class Animal(BaseModel):
+    kind: Kind
+    friendly: bool
+
+
 class Toy(BaseModel):
     name: Literal["ball", "bone"]
     colour: str | None = Field(default=None, max_length=12)
@@ -145,6 +150,21 @@ class ObjectContract:
             llm.structured_predict(Person, PROMPT, text="", llm_kwargs={"max_tokens": 1})
         with pytest.raises(ValueError, match="Could not extract json"):
             await llm.astructured_predict(Person, PROMPT, text="", llm_kwargs={"max_tokens": 1})
+
+    def test_an_answer_with_its_confidence(self, make: Make) -> None:
+        llm = make(max_new_tokens=100)
+        asked = [ChatMessage("Fill a JSON object from this text: a friendly cat")]
+        shape: dict[str, Any] = {"response_format": Animal, "include_confidence": True}
+        response = llm.chat(asked, **shape)
+        animal = Animal.model_validate_json(response.message.content or "")
+        confidence = response.additional_kwargs["confidence"]
+        assert confidence.keys() == {"/kind", "/friendly"}
+        likely = confidence["/kind"]["distribution"]
+        assert abs(sum(one["probability"] for one in likely) - 1) < 1e-4
+        assert confidence["/kind"]["value"] == animal.kind.value
+        assert list(llm.stream_chat(asked, **shape))[-1].message.content == response.message.content
+        with pytest.raises(ValueError, match="response_format"):
+            llm.chat(asked, include_confidence=True)
 
     def test_a_model_that_completes(self, make: Make) -> None:
         llm = make(is_chat_model=False, max_new_tokens=100)

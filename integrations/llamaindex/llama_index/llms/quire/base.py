@@ -50,7 +50,6 @@ _SAMPLING = (
     "n", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty",
     "repetition_penalty", "seed", "stop", "stop_token_ids", "ignore_eos", "min_tokens", "logprobs",
 )  # fmt: skip
-_SAMPLED = {"max_new_tokens": "max_tokens"}
 _SAME = {"max_tokens": "max_new_tokens", "model_name": "model"}
 
 
@@ -411,19 +410,6 @@ class Vllm(FunctionCallingLLM):
         return self._call(False, prompt if formatted else self.completion_to_prompt(prompt), kwargs)
 
     def _call(self, chat: bool, content: Any, kwargs: dict[str, Any]) -> Call:
-        """The request; what a call says comes before what this object does, and None says nothing."""
-        said = {
-            _SAMPLED.get(name, name): value for name, value in kwargs.items() if value is not None
-        }
-        fields = {name: getattr(self, name) for name in _SAMPLING} | {
-            "max_tokens": self.max_new_tokens
-        }
-        fields = {name: value for name, value in fields.items() if value is not None}
-        fields |= self.additional_kwargs | said
-        if "max_completion_tokens" in said:
-            del fields["max_tokens"]
-        options = {"timeout": fields.pop("timeout")} if "timeout" in fields else {}
-        top = fields.get("logprobs")
-        if chat and isinstance(top, int) and not isinstance(top, bool):
-            fields |= {"logprobs": True, "top_logprobs": top}
-        return Call(chat, content, fields, options)
+        own = {name: getattr(self, name) for name in _SAMPLING}
+        own |= {"max_tokens": self.max_new_tokens, **self.additional_kwargs}
+        return Call.of(chat, content, own, kwargs)

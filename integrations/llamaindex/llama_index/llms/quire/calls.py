@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from llama_index.llms.quire.responses import (
     chat_response,
     completion_response,
 )
+from llama_index.llms.quire.structured import shape_answer
 from quire.api.client import Connection
 
 Response = ChatResponse | CompletionResponse
@@ -35,6 +36,26 @@ class Call:
     content: Any
     fields: dict[str, Any]
     options: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, chat: bool, content: Any, own: Mapping[str, Any], said: Mapping[str, Any]) -> Call:
+        """A request with the fields of the LLM and, before these, what a call says; None says nothing.
+
+        Beside the endpoint's fields a call may say `timeout`, `max_new_tokens`, a pydantic class as
+        `response_format`, and `include_confidence`.
+        """
+        heard = {name: value for name, value in said.items() if value is not None}
+        if "max_new_tokens" in heard:
+            heard["max_tokens"] = heard.pop("max_new_tokens")
+        fields = {name: value for name, value in own.items() if value is not None} | heard
+        if "max_completion_tokens" in heard:
+            fields.pop("max_tokens", None)
+        options = {"timeout": fields.pop("timeout")} if "timeout" in fields else {}
+        shape_answer(fields, chat=chat)
+        top = fields.get("logprobs")
+        if chat and isinstance(top, int) and not isinstance(top, bool):
+            fields |= {"logprobs": True, "top_logprobs": top}
+        return cls(chat, content, fields, options)
 
     def ask(self, connection: Connection) -> Response:
         """Send it and wait for the whole answer."""

@@ -37,8 +37,17 @@ _MODES = ("auto", "none", "required")
 
 
 def openai_messages(messages: Sequence[ChatMessage]) -> list[Json]:
-    """A conversation as the field `messages`."""
-    return [openai_message(message) for message in messages]
+    """A conversation as the field `messages`.
+
+    Texts of the system in a row become one, and so do texts of the user: many templates refuse two.
+    """
+    sent: list[Json] = []
+    for message in map(openai_message, messages):
+        if sent and _are_one(sent[-1], message):
+            sent[-1]["content"] += "\n\n" + message["content"]
+        else:
+            sent.append(message)
+    return sent
 
 
 def openai_message(message: ChatMessage) -> Json:
@@ -97,6 +106,12 @@ def openai_tool_choice(choice: str | Json | None, required: bool) -> str | Json:
     if isinstance(choice, str) and choice not in _MODES:
         return {"type": "function", "function": {"name": choice}}
     return choice
+
+
+def _are_one(last: Json, message: Json) -> bool:
+    plain = last.keys() == message.keys() == {"role", "content"}
+    texts = isinstance(last["content"], str) and isinstance(message["content"], str)
+    return plain and texts and last["role"] == message["role"] in ("system", "user")
 
 
 def _content(blocks: Sequence[BaseContentBlock]) -> str | list[Json]:

@@ -28,6 +28,28 @@ def shape_fields(output_cls: type[BaseModel], *, chat: bool) -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": shape}}
 
 
+def shape_answer(fields: dict[str, Any], *, chat: bool) -> None:
+    """Put the shape that a call asks for into the endpoint's words.
+
+    Args:
+        fields: of the request; a class as `response_format` is replaced by its schema, and
+            `include_confidence` by a field of the shape: the response has it in `additional_kwargs`.
+
+    Raises:
+        ValueError: `include_confidence` without a shape.
+    """
+    output_cls = fields.get("response_format")
+    if isinstance(output_cls, type):
+        del fields["response_format"]
+        fields |= shape_fields(output_cls, chat=chat)
+    if fields.pop("include_confidence", False):
+        for name in ("response_format", "structured_outputs"):
+            if name in fields:
+                fields[name] = {**fields[name], "confidence": True}
+                return
+        raise ValueError("include_confidence is of the fields of an object: give a response_format")
+
+
 def whole_object(output_cls: type[Model], response: ChatResponse) -> Model:
     """The object that a finished answer describes.
 
