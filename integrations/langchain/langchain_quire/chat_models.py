@@ -276,12 +276,19 @@ class ChatVLLM(BaseChatModel):
         *,
         method: Method = "json_schema",
         include_raw: bool = False,
+        include_confidence: bool = False,
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, Any]:
         """Answers of a given shape; see `langchain_quire.structured.structured_output`."""
         return structured_output(
-            self, schema, method=method, include_raw=include_raw, strict=strict, **kwargs
+            self,
+            schema,
+            method=method,
+            include_raw=include_raw,
+            include_confidence=include_confidence,
+            strict=strict,
+            **kwargs,
         )
 
     # ------------------------------------------------------------------ tokens

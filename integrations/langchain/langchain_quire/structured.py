@@ -16,12 +16,18 @@ from langchain_core.output_parsers import (
     PydanticOutputParser,
 )
 from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
-from langchain_core.runnables import Runnable, RunnableGenerator, RunnableMap, RunnablePassthrough
+from langchain_core.runnables import (
+    Runnable,
+    RunnableGenerator,
+    RunnableLambda,
+    RunnableMap,
+    RunnablePassthrough,
+)
 from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from langchain_quire.tools import closed, tool_definition
-from quire.errors import InvalidParamsError, suggest
+from quire.errors import EndpointError, InvalidParamsError, suggest
 
 if TYPE_CHECKING:
     from langchain_quire.chat_models import ChatVLLM
@@ -36,6 +42,7 @@ def structured_output(
     *,
     method: Method = "json_schema",
     include_raw: bool = False,
+    include_confidence: bool = False,
     strict: bool | None = None,
     **kwargs: Any,
 ) -> Runnable[LanguageModelInput, Any]:
@@ -49,6 +56,9 @@ def structured_output(
             by a call of a tool that must be called; "json_mode": some JSON object, whose fields the prompt
             has to ask for.
         include_raw: answers are {"raw": message, "parsed": object or None, "parsing_error": error or None}.
+        include_confidence: answers are {"parsed": object, "confidence": ...}, or with `include_raw` have
+            that key too: for each field, by its JSON pointer, how sure the model was (`FieldConfidence`, as
+            a dict). Served by quire, in process and remote.
         strict: True: all fields are required, and a schema that cannot be enforced is refused; False:
             objects may hold fields that the schema does not list.
         kwargs: further fields of the request.
@@ -56,6 +66,7 @@ def structured_output(
     Raises:
         InvalidParamsError: an unknown method, or no schema where one is needed.
         OutputParserException: (the result's calls) the answer was cut off, or does not fit the schema.
+        EndpointError: (the result's calls) an endpoint that does not report confidence.
     """
     if method not in _METHODS:
         raise InvalidParamsError(
@@ -66,6 +77,11 @@ def structured_output(
         raise InvalidParamsError(f"method {method!r} needs a schema", param="schema")
     if method == "json_mode" and strict is not None:
         raise InvalidParamsError("strict goes with a schema; json_mode sends none", param="strict")
+    if method == "function_calling" and include_confidence:
+        raise InvalidParamsError(
+            "include_confidence goes with method json_schema or json_mode",
+            param="include_confidence",
+        )
     seen = {"kwargs": {"method": method, "strict": strict}, "schema": schema or {}}
     model: Runnable[LanguageModelInput, AIMessage]
     parser: BaseOutputParser[Any]
@@ -85,12 +101,23 @@ def structured_output(
         else:
             parser = JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
     else:
-        form = {"type": "json_object"} if method == "json_mode" else _json_schema(schema, strict)
+        form: dict[str, Any] = {"type": "json_object"}
+        if method == "json_schema":
+            form = _json_schema(schema, strict)
+        if include_confidence:
+            form["confidence"] = True
         model = chat.bind(response_format=form, ls_structured_output_format=seen, **kwargs)
         pydantic: Any = schema if _is_pydantic(schema) else None
         parser = PydanticOutputParser(pydantic_object=pydantic) if pydantic else JsonOutputParser()
     whole: Runnable[AIMessage, Any] = RunnableGenerator(_uncut, _auncut) | parser
-    return _with_raw(model, whole) if include_raw else model | whole
+    if include_raw:
+        answer = _with_raw(model, whole)
+        if include_confidence:
+            answer |= RunnablePassthrough.assign(confidence=itemgetter("raw") | _CONFIDENCE)
+        return answer
+    return model | (
+        RunnableMap(parsed=whole, confidence=_CONFIDENCE) if include_confidence else whole
+    )
 
 
 def _uncut(messages: Iterator[AIMessage]) -> Iterator[AIMessage]:
@@ -112,6 +139,18 @@ def _checked(message: AIMessage) -> AIMessage:
             llm_output=message.text,
         )
     return message
+
+
+def _confidence(message: AIMessage) -> Any:
+    metadata = message.response_metadata
+    if "confidence" not in metadata and metadata.get("finish_reason") != "length":
+        raise EndpointError(
+            "the endpoint reports no confidence: use quire's, or leave include_confidence out"
+        )
+    return metadata.get("confidence")
+
+
+_CONFIDENCE = RunnableLambda(_confidence)
 
 
 def _is_pydantic(schema: Any) -> bool:
