@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -433,6 +435,57 @@ def test_many_streams_at_once() -> None:
             return await asyncio.gather(*(read(llm, number) for number in range(20)))
 
     assert asyncio.run(run()) == [f"answer to request {number}" for number in range(20)]
+
+
+TEMPLATES = sorted((Path(__file__).parents[1] / "formats" / "templates").iterdir())
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
+def test_calls_of_every_format_are_read_as_they_were_scripted(template: Path) -> None:
+    """Without a grammar (`ignore_eos`): formats alone."""
+    arguments = {"city": 'Rom "1"\n', "days": 3, "sure": True, "at": [1.5, None]}
+    schema = {"type": "object", "properties": {name: {} for name in arguments}}
+    schema["properties"]["city"] = {"type": "string"}  # type: ignore[index]
+    tools = [{"type": "function", "function": {"name": "get_weather", "parameters": schema}}]
+    answers = [
+        Answer(calls=[Call("get_weather", arguments)] * count, finish_reason="length")
+        for count in (1, 2)
+    ]
+    with scripted(answers, chat_template=str(template)) as llm:
+        for count in (1, 2):
+            [output] = llm.chat(USER, SamplingParams(ignore_eos=True), tools=tools)
+            message = output.outputs[0].message
+            assert message is not None
+            read = [(call.name, json.loads(call.arguments)) for call in message.tool_calls]
+            assert read == [("get_weather", arguments)] * count
+            assert not message.content
+
+
+def test_arguments_come_in_the_order_of_the_schema() -> None:
+    properties = {name: {"type": "integer"} for name in ("a", "b")}
+    function = {"name": "f", "parameters": {"type": "object", "properties": properties}}
+    with scripted(Answer(calls=[Call("f", {"b": 2, "a": 1})])) as llm:
+        [output] = llm.chat(USER, tools=[{"type": "function", "function": function}])
+        message = output.outputs[0].message
+        assert message is not None and message.tool_calls[0].arguments == '{"a": 1, "b": 2}'
+
+
+def test_content_before_a_call_that_is_the_whole_answer_is_refused() -> None:
+    template = next(str(path) for path in TEMPLATES if path.stem == "llama3_json")
+    with (
+        scripted(Answer("Hm.", calls=[CALL]), chat_template=template) as llm,
+        pytest.raises(ScriptError, match="leave its content out"),
+    ):
+        llm.chat(USER, tools=[WEATHER])
+
+
+@pytest.mark.parametrize("arguments", ["{", "[1]", [1]])
+def test_arguments_that_are_no_object_are_refused(arguments: Any) -> None:
+    with (
+        scripted(Answer(calls=[Call("get_weather", arguments)])) as llm,
+        pytest.raises(ScriptError, match="are no JSON object"),
+    ):
+        llm.chat(USER, tools=[WEATHER])
 
 
 # ------------------------------------------------------------------ embeddings

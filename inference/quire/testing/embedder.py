@@ -27,7 +27,7 @@ class Embedder:
         self._directions: dict[int, list[float]] = {}
 
     def embed(self, token_ids: Sequence[int], pooling: Pooling) -> array[float]:
-        """float32 [size], or as many as are asked for; the order of tokens counts nothing, repetition little."""
+        """float32 [size], or as many as are asked for; the order of tokens does not count."""
         size = min(pooling.dimensions or self._size, self._size)
         vector = [0.0] * size
         for token_id, count in Counter(token_ids[pooling.skip :]).items():

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
 from quire.engine.engine import Engine
@@ -206,35 +205,12 @@ class AnswerWriter:
                 "the script has calls, but the chat template has no place for them; name their format: "
                 'ScriptedEngine(tool_call_parser="hermes"), with a template that has it'
             )
-        said = self._rendered(answer, chat, prompt.text or "")
-        content = answer.text
-        if not tool_format.opening:
-            if not said.startswith(content):
-                raise _unwritable(tool_format.name)
-            return said[len(content) :]
-        before, opening, after = said.partition(tool_format.opening)
-        if not opening:
-            raise _unwritable(tool_format.name)
-        space = before[len(before.rstrip()) :] if content else ""
-        return space + opening + after
-
-    def _rendered(self, answer: Answer, chat: Conversation, prompt: str) -> str:
-        """What the chat template makes of the answer as the next message, up to its end."""
-        message = {
-            "role": "assistant",
-            "content": answer.text,
-            "tool_calls": [_plain_call(i, call) for i, call in enumerate(answer.calls)],
-        }
-        whole = self._tokenizer.render_chat(
-            [*chat.messages, message],
-            tools=chat.options.get("tools"),
-            chat_template=chat.options.get("chat_template"),
-            add_generation_prompt=False,
-            template_kwargs=chat.options.get("chat_template_kwargs"),
-        )
-        pairs = zip(prompt, whole, strict=False)
-        said = whole[sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)) :]
-        return said.partition(self._tokenizer.id_to_text(self._end))[0].rstrip("\n")
+        if answer.text and not tool_format.opening:
+            raise ScriptError(
+                f"in the format {tool_format.name!r} a call is all of an answer: leave its content out"
+            )
+        text = tool_format.write([_plain_call(call, chat) for call in answer.calls])
+        return ("\n" if answer.text else "") + text
 
     def _template(self, chat: Conversation) -> str:
         return self._tokenizer.template_text(
@@ -251,18 +227,20 @@ def failure(answers: Sequence[Answer]) -> Exception | None:
     return next((e for e in errors if e is not None and type(e) is not RequestFailedError), None)
 
 
-def _plain_call(index: int, call: Call) -> dict[str, Any]:
+def _plain_call(call: Call, chat: Conversation) -> tuple[str, Mapping[str, Any]]:
+    """A call's name and its arguments, in the order of the tool's schema: grammars know no other."""
     arguments = call.arguments
-    text = arguments if isinstance(arguments, str) else json.dumps(dict(arguments))
-    return {
-        "id": f"call{index:05d}",  # nine characters: some templates are particular
-        "type": "function",
-        "function": {"name": call.name, "arguments": text},
-    }
+    try:
+        given = dict(json.loads(arguments) if isinstance(arguments, str) else arguments)
+        order = list(_parameters(call.name, chat).get("properties", {}))
+        known = {name: given[name] for name in order if name in given}
+    except (ValueError, TypeError, LookupError) as error:
+        raise ScriptError(
+            f"the arguments of the scripted call of {call.name!r} are no JSON object: {arguments!r:.100}"
+        ) from error
+    return call.name, known | given
 
 
-def _unwritable(name: str) -> ScriptError:
-    return ScriptError(
-        f"the chat template does not write calls in the format {name!r}; give the call as it stands in the "
-        "text: Answer(content=...)"
-    )
+def _parameters(name: str, chat: Conversation) -> Mapping[str, Any]:
+    functions = [tool["function"] for tool in chat.tools]
+    return next((one.get("parameters") or {} for one in functions if one["name"] == name), {})

@@ -12,6 +12,8 @@ from quire.formats.deltas import Delta, joined
 from quire.formats.lark import Lark
 from quire.formats.scan import first_marker, held_back
 
+Call = tuple[str, Mapping[str, Any]]  # a tool's name and its arguments
+
 MOST_SPACE = 64  # characters of white space that are kept back: a call after them drops them
 
 
@@ -79,6 +81,10 @@ class ToolFormat(ABC):
         Returns:
             An expression.
         """
+
+    @abstractmethod
+    def write(self, calls: Sequence[Call]) -> str:
+        """Calls as the model writes them, `opening` included: as `calls` allows and `parser` reads them."""
 
     def make_id(self) -> str:
         """An id for a call; some templates are particular about them."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quire.formats.lark import Lark
-from quire.formats.tools.base import Tool, ToolFormat
+from quire.formats.tools.base import Call, Tool, ToolFormat
 from quire.formats.tools.json_calls import JsonCallsParser, JsonLayout
-from quire.formats.tools.json_grammar import arguments_rule
+from quire.formats.tools.json_grammar import arguments_rule, write_json
 
 BEGIN_ALL, END_ALL = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
 BEGIN, END, SEPARATOR = "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", "<｜tool▁sep｜>"
@@ -52,6 +52,15 @@ class DeepSeek(ToolFormat):
         call = lark.rule("call", " | ".join(calls))
         more = f' ("\\n"? {lark.literal(BEGIN)} {call})*' if parallel else ""
         return f"{call}{more} {lark.literal(END_ALL)}"
+
+    def write(self, calls: Sequence[Call]) -> str:
+        """See `ToolFormat.write`."""
+        written = []
+        for name, arguments in calls:
+            head = f"{self.head}{SEPARATOR}{name}" if self.head else name + SEPARATOR
+            text = write_json(arguments)
+            written.append(f"{BEGIN}{head}{self.fence}{text}{self.fence_end}{END}")
+        return f"{BEGIN_ALL}{''.join(written)}{END_ALL}"
 
 
 class DeepSeekFenced(DeepSeek):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quire.formats.lark import Lark
-from quire.formats.tools.base import Tool, ToolFormat
+from quire.formats.tools.base import Call, Tool, ToolFormat
 from quire.formats.tools.json_calls import JsonCallsParser, JsonLayout
-from quire.formats.tools.json_grammar import array_of, object_calls
+from quire.formats.tools.json_grammar import array_of, object_calls, write_array, write_object
 
 FENCE = "```"
 LAYOUT = JsonLayout(openers=(f"{FENCE}json",), closers=(FENCE,), bare=True, separators=",;")
@@ -29,3 +29,7 @@ class GenericJson(ToolFormat):
     def calls(self, lark: Lark, tools: Sequence[Tool], *, parallel: bool) -> str:
         call = object_calls(lark, tools, "arguments")
         return f"{call} | {array_of(call, parallel=True)}" if parallel else call
+
+    def write(self, calls: Sequence[Call]) -> str:
+        """See `ToolFormat.write`."""
+        return write_object(calls[0]) if len(calls) == 1 else write_array(calls)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quire.formats.lark import Lark
-from quire.formats.tools.base import Tool, ToolFormat
+from quire.formats.tools.base import Call, Tool, ToolFormat
 from quire.formats.tools.json_calls import JsonCallsParser, JsonLayout
-from quire.formats.tools.json_grammar import array_of, object_calls
+from quire.formats.tools.json_grammar import array_of, object_calls, write_array
 
 OPEN = "<|tool_call|>"
 LAYOUT = JsonLayout(openers=(OPEN, "<tool_call>"), closers=("</tool_call>",))
@@ -29,3 +29,7 @@ class Granite(ToolFormat):
 
     def calls(self, lark: Lark, tools: Sequence[Tool], *, parallel: bool) -> str:
         return array_of(object_calls(lark, tools, "arguments"), parallel=parallel)
+
+    def write(self, calls: Sequence[Call]) -> str:
+        """See `ToolFormat.write`."""
+        return OPEN + write_array(calls)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quire.formats.lark import Lark
-from quire.formats.tools.base import Tool, ToolFormat
+from quire.formats.tools.base import Call, Tool, ToolFormat
 from quire.formats.tools.json_calls import JsonCallsParser, JsonLayout
-from quire.formats.tools.json_grammar import object_calls
+from quire.formats.tools.json_grammar import object_calls, write_object
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 LAYOUT = JsonLayout(openers=(OPEN,), closers=(CLOSE,))
@@ -31,3 +31,7 @@ class Hermes(ToolFormat):
         call = object_calls(lark, tools, "arguments")
         body = f'"\\n" {call} "\\n" {lark.literal(CLOSE)}'
         return body + (f' ("\\n" {lark.literal(OPEN)} {body})*' if parallel else "")
+
+    def write(self, calls: Sequence[Call]) -> str:
+        """See `ToolFormat.write`."""
+        return "\n".join(f"{OPEN}\n{write_object(call)}\n{CLOSE}" for call in calls)

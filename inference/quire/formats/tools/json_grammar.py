@@ -1,11 +1,12 @@
-"""Grammar rules that the JSON formats share."""
+"""Grammar rules that the JSON formats share, and the same calls as text."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from quire.formats.lark import Lark
-from quire.formats.tools.base import Tool
+from quire.formats.tools.base import Call, Tool
 
 
 def arguments_rule(lark: Lark, tool: Tool, number: int) -> str:
@@ -29,3 +30,19 @@ def object_calls(lark: Lark, tools: Sequence[Tool], key: str) -> str:
 def array_of(call: str, *, parallel: bool) -> str:
     """An expression for a JSON array of calls."""
     return f'"[" {call} (", " {call})* "]"' if parallel else f'"[" {call} "]"'
+
+
+def write_object(call: Call, key: str = "arguments") -> str:
+    """A call as `object_calls` has it."""
+    name, arguments = call
+    return f'{{"name": "{name}", "{key}": {write_json(arguments)}}}'
+
+
+def write_array(calls: Sequence[Call]) -> str:
+    """Calls as `array_of` has them."""
+    return f"[{', '.join(map(write_object, calls))}]"
+
+
+def write_json(value: object) -> str:
+    """A value as grammars have it: characters as they are, one space after commas and colons."""
+    return json.dumps(value, ensure_ascii=False)

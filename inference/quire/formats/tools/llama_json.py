@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quire.formats.lark import Lark
-from quire.formats.tools.base import Tool, ToolFormat
+from quire.formats.tools.base import Call, Tool, ToolFormat
 from quire.formats.tools.json_calls import JsonCallsParser, JsonLayout
-from quire.formats.tools.json_grammar import object_calls
+from quire.formats.tools.json_grammar import object_calls, write_object
 
 TAG = "<|python_tag|>"
 LAYOUT = JsonLayout(openers=(TAG,), bare=True, separators=";,")
@@ -32,3 +32,7 @@ class LlamaJson(ToolFormat):
     def calls(self, lark: Lark, tools: Sequence[Tool], *, parallel: bool) -> str:
         call = object_calls(lark, tools, "parameters")
         return f'{call} ("; " {call})*' if parallel else call
+
+    def write(self, calls: Sequence[Call]) -> str:
+        """See `ToolFormat.write`."""
+        return "; ".join(write_object(call, "parameters") for call in calls)

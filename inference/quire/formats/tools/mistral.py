@@ -8,9 +8,15 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from quire.formats.lark import Lark
-from quire.formats.tools.base import Tool, ToolFormat
+from quire.formats.tools.base import Call, Tool, ToolFormat
 from quire.formats.tools.json_calls import JsonCallsParser, JsonLayout
-from quire.formats.tools.json_grammar import arguments_rule, array_of, object_calls
+from quire.formats.tools.json_grammar import (
+    arguments_rule,
+    array_of,
+    object_calls,
+    write_array,
+    write_json,
+)
 
 OPEN, ARGUMENTS, CALL_ID = "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"
 ID_LETTERS = string.ascii_letters + string.digits
@@ -42,6 +48,10 @@ class Mistral(ToolFormat):
         call = object_calls(lark, tools, "arguments")
         return f'" "? {array_of(call, parallel=parallel)}'
 
+    def write(self, calls: Sequence[Call]) -> str:
+        """See `ToolFormat.write`."""
+        return OPEN + write_array(calls)
+
     def make_id(self) -> str:
         """Nine letters or digits: the templates refuse others."""
         return "".join(secrets.choice(ID_LETTERS) for _ in range(9))
@@ -64,3 +74,7 @@ class MistralNamed(Mistral):
         ]
         call = lark.rule("call", " | ".join(calls))
         return f"{call} ({lark.literal(OPEN)} {call})*" if parallel else call
+
+    def write(self, calls: Sequence[Call]) -> str:
+        """See `ToolFormat.write`."""
+        return "".join(f"{OPEN}{name}{ARGUMENTS}{write_json(given)}" for name, given in calls)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quire.formats.lark import Lark
-from quire.formats.tools.base import Tool, ToolFormat
+from quire.formats.tools.base import Call, Tool, ToolFormat
 from quire.formats.tools.json_calls import JsonCallsParser, JsonLayout
-from quire.formats.tools.json_grammar import array_of, object_calls
+from quire.formats.tools.json_grammar import array_of, object_calls, write_array
 
 OPEN, CLOSE, WORD = "<|tool_call|>", "<|/tool_call|>", "functools"
 LAYOUT = JsonLayout(openers=(OPEN, WORD), closers=(CLOSE,))
@@ -30,3 +30,7 @@ class Phi4(ToolFormat):
     def calls(self, lark: Lark, tools: Sequence[Tool], *, parallel: bool) -> str:
         calls = array_of(object_calls(lark, tools, "arguments"), parallel=parallel)
         return f"{calls} {lark.literal(CLOSE)}"
+
+    def write(self, calls: Sequence[Call]) -> str:
+        """See `ToolFormat.write`."""
+        return OPEN + write_array(calls) + CLOSE

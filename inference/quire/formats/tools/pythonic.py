@@ -9,7 +9,8 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from quire.formats.lark import Lark
-from quire.formats.tools.base import Tool, ToolFormat, ToolParser
+from quire.formats.tools.base import Call, Tool, ToolFormat, ToolParser
+from quire.formats.tools.json_grammar import write_json
 
 START, END, TAG = "<|python_start|>", "<|python_end|>", "<|python_tag|>"
 MOST_CALL = 64 << 10  # characters of one call; longer ones stay text
@@ -37,6 +38,17 @@ class Pythonic(ToolFormat):
         ]
         call = lark.rule("call", " | ".join(calls))
         return f'"[" {call} (", " {call})* "]"' if parallel else f'"[" {call} "]"'
+
+    def write(self, calls: Sequence[Call]) -> str:
+        """See `ToolFormat.write`."""
+        written = []
+        for name, arguments in calls:
+            given = (
+                f"{key}={value if isinstance(value, bool) else write_json(value)}"
+                for key, value in arguments.items()
+            )
+            written.append(f"{name}({', '.join(given)})")
+        return f"[{', '.join(written)}]"
 
 
 def _arguments(lark: Lark, tool: Tool, number: int) -> str:

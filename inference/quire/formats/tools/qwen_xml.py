@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 
 from quire.formats.lark import Lark
-from quire.formats.tools.base import Tool, ToolFormat, ToolParser
+from quire.formats.tools.base import Call, Tool, ToolFormat, ToolParser
+from quire.formats.tools.json_grammar import write_json
 from quire.formats.tools.values import as_json, choices, is_plain_text
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
@@ -43,6 +44,18 @@ class QwenXml(ToolFormat):
         function = lark.rule("function", " | ".join(functions))
         body = f'"\\n" {function} {lark.literal(f"{END_FUNCTION}")} "\\n" {lark.literal(CLOSE)}'
         return body + (f' ("\\n" {lark.literal(OPEN)} {body})*' if parallel else "")
+
+    def write(self, calls: Sequence[Call]) -> str:
+        """See `ToolFormat.write`."""
+        written = []
+        for name, arguments in calls:
+            parameters = "".join(
+                f"{PARAMETER}{key}>\n{value if isinstance(value, str) else write_json(value)}\n"
+                f"{END_PARAMETER}\n"
+                for key, value in arguments.items()
+            )
+            written.append(f"{OPEN}\n{FUNCTION}{name}>\n{parameters}{END_FUNCTION}\n{CLOSE}")
+        return "\n".join(written)
 
 
 def _parameter(lark: Lark, tool: Tool, name: str, number: str) -> str:
