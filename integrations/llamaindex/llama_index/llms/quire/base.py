@@ -391,7 +391,9 @@ class Vllm(FunctionCallingLLM):
         return self.is_chat_model and self.messages_to_prompt is plain_layout
 
     def _chat_call(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> Call:
-        kwargs.setdefault("session_id", self.session_id or session_of(messages))
+        # Of itself it is told to an engine here alone: an endpoint may not know the field.
+        noted = session_of(messages) if self._connection.is_local else None
+        kwargs.setdefault("session_id", self.session_id or noted)
         if self._has_template():
             return self._call(True, openai_messages(messages), kwargs)
         if kwargs.get("tools"):
