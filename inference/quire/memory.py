@@ -91,7 +91,6 @@ class MemoryClaim:
 
     def __init__(self, model: str) -> None:
         self._held = EngineMemory(model)
-        _ledger.put(self, self._held)
 
     def take_weights(self, size: int) -> None:
         """Raises DeviceMemoryError where `size` bytes are not left."""

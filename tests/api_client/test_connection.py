@@ -133,12 +133,20 @@ def test_copies_are_unopened(live: Live) -> None:
     made = quire.connect("somewhere/model", max_model_len=64, timeout=3)
     for other in (copy.copy(made), copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
         assert repr(other) == repr(made)
+        assert repr(made) == "connect(model='somewhere/model', timeout=3, max_model_len=64)"
         assert other.sync is not made.sync
         assert other.sync.timeout == 3
     given = quire.connect(engine=live.engine)
     assert copy.deepcopy(given).load().context_window() == 2048
     with pytest.raises(ConfigError, match="cannot be pickled"):
         pickle.dumps(given)
+
+
+def test_no_key_is_shown() -> None:
+    headers = {"Authorization": "Bearer secret"}
+    made = quire.connect(base_url="http://x", api_key="secret", default_headers=headers)
+    assert repr(made) == "connect(base_url='http://x/v1', api_key='...')"
+    assert pickle.loads(pickle.dumps(made)).sync.api_key == "secret"
 
 
 def test_closed(live: Live) -> None:

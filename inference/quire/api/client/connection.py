@@ -27,6 +27,8 @@ from quire.config import EngineConfig
 from quire.errors import ConfigError, EndpointError, RequestError, UnknownParamError, suggest
 from quire.outputs import RankedDocument
 
+MAX_RETRIES = 2  # openai's
+
 T = TypeVar("T")
 
 _A_TOOL: dict[str, Any] = {
@@ -68,7 +70,7 @@ class Connection:
         api_key: str | None = None,
         engine: Any = None,
         timeout: float | None = None,
-        max_retries: int = 2,
+        max_retries: int = MAX_RETRIES,
         default_headers: Mapping[str, str] | None = None,
         **engine_options: Any,
     ) -> None:
@@ -335,7 +337,9 @@ class Connection:
         shown = {name: value for name, value in self._settings.items() if value is not None}
         if "api_key" in shown:
             shown["api_key"] = "..."
-        shown.pop("default_headers", None)
+        shown.pop("default_headers", None)  # they may hold keys too
+        if shown["max_retries"] == MAX_RETRIES:
+            del shown["max_retries"]
         return f"connect({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def __copy__(self) -> Connection:
@@ -362,7 +366,7 @@ def connect(
     api_key: str | None = None,
     engine: Any = None,
     timeout: float | None = None,
-    max_retries: int = 2,
+    max_retries: int = MAX_RETRIES,
     default_headers: Mapping[str, str] | None = None,
     **engine_options: Any,
 ) -> Connection:
