@@ -42,7 +42,7 @@ def sampling_params(
             )
         given["structured_outputs"] = structure
     given = {name: value for name, value in given.items() if value is not None}
-    return SamplingParams(**given, **(limit or {}))
+    return SamplingParams(**{**given, **(limit or {})})
 
 
 def _of_endpoint(asked: Mapping[str, Any]) -> Mapping[str, Any]:
