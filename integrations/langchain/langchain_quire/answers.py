@@ -21,9 +21,11 @@ from langchain_core.messages.tool import (
 )
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from openai.types import CompletionChoice, CompletionUsage
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessage
 from openai.types.chat.chat_completion import Choice
 from openai.types.chat.chat_completion_chunk import Choice as ChunkChoice
+from openai.types.chat.chat_completion_chunk import ChoiceDelta
+from pydantic import BaseModel
 
 PROVIDER = "quire"
 
@@ -107,7 +109,9 @@ def token_usage(usage: CompletionUsage | None) -> dict[str, Any]:
 
 def choice_info(choice: Choice | ChunkChoice | CompletionChoice) -> dict[str, Any]:
     """How a choice ended, its log-probabilities, and what the server adds."""
-    info: dict[str, Any] = _present({"finish_reason": choice.finish_reason})
+    info: dict[str, Any] = {}
+    if choice.finish_reason is not None:
+        info["finish_reason"] = choice.finish_reason
     if choice.logprobs is not None:
         info["logprobs"] = choice.logprobs.model_dump(exclude_none=True)
     return {**info, **_extras(choice, _CHOICE_EXTRAS)}
@@ -155,14 +159,23 @@ def _call_chunks(choice: ChunkChoice) -> list[ToolCallChunk]:
     ]
 
 
-def _said_beside(message: Any) -> dict[str, Any]:
+def _said_beside(message: ChatCompletionMessage | ChoiceDelta) -> dict[str, Any]:
     """Reasoning, under the name that LangChain looks for it, and a refusal."""
-    reasoning = getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None)
-    return _present({"reasoning_content": reasoning, "refusal": getattr(message, "refusal", None)})
+    extra = message.model_extra or {}
+    reasoning = extra.get("reasoning") or extra.get("reasoning_content")
+    said: dict[str, Any] = {}
+    if reasoning is not None:
+        said["reasoning_content"] = reasoning
+    if message.refusal is not None:
+        said["refusal"] = message.refusal
+    return said
 
 
-def _extras(source: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    return _present({name: getattr(source, name, None) for name in names})
+def _extras(source: BaseModel, names: tuple[str, ...]) -> dict[str, Any]:
+    extra = source.model_extra
+    if not extra:
+        return {}
+    return {name: extra[name] for name in names if extra.get(name) is not None}
 
 
 def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
