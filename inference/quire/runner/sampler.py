@@ -112,7 +112,7 @@ def _weights(distances: torch.Tensor) -> torch.Tensor:
     """
     # torch's exp takes three times as long where one number in ten is minus infinity, as under a mask.
     weights = distances.clamp_(min=LEAST_LOG).exp_()
-    return functional.threshold_(weights, NEGLIGIBLE, 0.0)
+    return torch.threshold_(weights, NEGLIGIBLE, 0.0)
 
 
 def _sample_cut(logits: torch.Tensor, params: Sequence[SamplingParams], draws: Floats) -> Indices:
