@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import pickle
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 from langchain_core.load import dumpd, dumps, load
 from pydantic import SecretStr, ValidationError
 
+import langchain_quire
 from langchain_quire import VLLM, ChatVLLM, VLLMEmbeddings, VLLMRerank
 from quire.engine.engine import Engine
+from quire.errors import MissingDependencyError
 
 CLASSES: list[type[Any]] = [ChatVLLM, VLLM, VLLMEmbeddings, VLLMRerank]
 URL = "http://gpu-box:8000/v1"
@@ -110,3 +113,9 @@ def test_serialised_forms_hold_no_secret(cls: type[Any], engine: Engine) -> None
     )
     assert again.model_dump() == one.model_dump() and again.api_key == one.api_key
     assert "engine" not in dumpd(cls(engine=engine))["kwargs"]
+
+
+def test_without_langchain_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'quire\[langchain\]'"):
+        importlib.reload(langchain_quire)
