@@ -16,7 +16,7 @@ import openai
 import pytest
 
 import quire
-from live_server import MODEL, Live, live_server
+from live_server import MODEL, TEXT, Live, live_server
 from quire.errors import EngineClosedError
 
 ENDLESS: dict[str, Any] = {
@@ -180,6 +180,21 @@ def test_closing_a_connection(live: Live, ended: Callable[[], None]) -> None:
         assert other.sync.completions.create(model=MODEL, prompt="x").choices[0].text
 
 
+def test_pieces_come_as_they_are_made(live: Live, client: openai.OpenAI) -> None:
+    """The first one while the engine stands before its second step."""
+    steps = threading.Semaphore(1)
+    live.executor.before_step = lambda plan: steps.acquire() and None
+    try:
+        with client.completions.create(model="fake-model", prompt="x", stream=True) as stream:
+            text = next(iter(stream)).choices[0].text
+            assert text
+            assert len(text) < len(TEXT)
+            steps.release(100)
+            assert text + "".join(chunk.choices[0].text for chunk in stream) == TEXT
+    finally:
+        live.executor.before_step = lambda plan: None
+
+
 def test_no_loop_is_held_up(live: Live) -> None:
     """While the engine stands still in the midst of a request, its caller's loop goes on."""
 
@@ -222,7 +237,7 @@ def test_many_at_once(live: Live) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-    assert texts == ["Paris is the capital."] * 23
+    assert texts == [TEXT] * 23
 
 
 @pytest.mark.parametrize("seed", range(3))

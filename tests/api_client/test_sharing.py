@@ -187,3 +187,20 @@ def test_templates_without_tools(model: Path) -> None:
         assert not connection.supports_tools()
     with quire.connect() as bundled:
         assert bundled.supports_tools()
+
+
+def test_langchain_and_llama_index_share(model: Path, loaded: list[Engine]) -> None:
+    """Three classes of two frameworks, whose defaults are written out differently, and an `LLM`."""
+    langchain_quire = pytest.importorskip("langchain_quire")
+    llama_index = pytest.importorskip("llama_index.llms.quire")
+    chat = langchain_quire.ChatVLLM(model=str(model), max_tokens=2)
+    text = langchain_quire.VLLM(model=str(model), max_new_tokens=2, vllm_kwargs={"seed": 0})
+    other = llama_index.Vllm(model=str(model), max_new_tokens=2)
+    with LLM(model=str(model)) as llm:
+        assert chat.invoke("ab").response_metadata
+        assert isinstance(text.invoke("ab"), str)
+        assert other.complete("ab").raw
+        assert loaded == [llm.engine]
+    del chat, text, other
+    gc.collect()
+    assert is_closed(loaded[0])
