@@ -461,6 +461,43 @@ def test_calls_of_every_format_are_read_as_they_were_scripted(template: Path) ->
             assert not message.content
 
 
+@pytest.mark.parametrize("tool_choice", ["auto", "required"])
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
+def test_calls_of_every_format_follow_their_grammar(template: Path, tool_choice: str) -> None:
+    """Whatever a tool's arguments are: a grammar that cannot be followed to its end holds up a model."""
+    properties = {
+        "text": {"type": "string"},
+        "unit": {"type": "string", "enum": ["C", "F"]},
+        "days": {"type": "integer"},
+        "level": {"enum": [1, "two"]},
+        "sure": {"type": "boolean"},
+        "more": {"type": "array", "items": {"type": "string"}},
+        "note": {"type": "string"},
+    }
+    function = {
+        "name": "find",
+        "parameters": {"type": "object", "properties": properties, "required": ["text"]},
+    }
+    full = {
+        "text": "a <b>\n\n</c",
+        "unit": "F",
+        "days": 3,
+        "level": 1,
+        "sure": False,
+        "more": ["x"],
+    }
+    calls = [Call("find", full), Call("find", {"text": "", "note": "last"})]
+    answers = [Answer(calls=calls[:1]), Answer(calls=calls[1:]), Answer(calls=calls)]
+    with scripted(answers, chat_template=str(template)) as llm:
+        for answer in answers:
+            tools = [{"type": "function", "function": function}]
+            [output] = llm.chat(USER, tools=tools, tool_choice=tool_choice)
+            message = output.outputs[0].message
+            assert message is not None
+            read = [(call.name, json.loads(call.arguments)) for call in message.tool_calls]
+            assert read == [(call.name, call.arguments) for call in answer.calls]
+
+
 def test_arguments_come_in_the_order_of_the_schema() -> None:
     properties = {name: {"type": "integer"} for name in ("a", "b")}
     function = {"name": "f", "parameters": {"type": "object", "properties": properties}}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from quire.formats.lark import Lark
 from quire.formats.tools.base import Call, Tool, ToolFormat
 from quire.formats.tools.json_calls import JsonCallsParser, JsonLayout
-from quire.formats.tools.json_grammar import array_of, object_calls, write_array, write_object
+from quire.formats.tools.json_grammar import object_calls, write_array, write_object
 
 FENCE = "```"
 LAYOUT = JsonLayout(openers=(f"{FENCE}json",), closers=(FENCE,), bare=True, separators=",;")
@@ -28,7 +28,11 @@ class GenericJson(ToolFormat):
 
     def calls(self, lark: Lark, tools: Sequence[Tool], *, parallel: bool) -> str:
         call = object_calls(lark, tools, "arguments")
-        return f"{call} | {array_of(call, parallel=True)}" if parallel else call
+        if not parallel:
+            return call
+        # In one literal: after "[" alone, free text would take over.
+        first = object_calls(lark, tools, "arguments", before="[")
+        return f'{call} | {first} (", " {call})* "]"'
 
     def write(self, calls: Sequence[Call]) -> str:
         """See `ToolFormat.write`."""

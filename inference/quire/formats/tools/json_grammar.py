@@ -9,22 +9,24 @@ from quire.formats.lark import Lark
 from quire.formats.tools.base import Call, Tool
 
 
-def arguments_rule(lark: Lark, tool: Tool, number: int) -> str:
-    """A rule for a tool's arguments: a JSON object under its schema."""
-    return lark.rule(f"arguments_{number}", lark.json(tool.parameters))
+def arguments_rule(lark: Lark, tool: Tool, number: int, before: str = "") -> str:
+    """A rule for a tool's arguments, a JSON object under its schema; another one where `before` is."""
+    name = f"first_arguments_{number}" if before else f"arguments_{number}"
+    return lark.rule(name, lark.json(tool.parameters))
 
 
-def object_calls(lark: Lark, tools: Sequence[Tool], key: str) -> str:
+def object_calls(lark: Lark, tools: Sequence[Tool], key: str, before: str = "") -> str:
     """A rule for a call of one of the tools: `{"name": "f", "arguments": {...}}`.
 
     Args:
         key: what the format calls the arguments.
+        before: what stands before the call, as a part of its first literal.
     """
     calls = []
     for number, tool in enumerate(tools):
-        head = lark.literal(f'{{"name": "{tool.name}", "{key}": ')
-        calls.append(f'{head} {arguments_rule(lark, tool, number)} "}}"')
-    return lark.rule("call", " | ".join(calls))
+        head = lark.literal(f'{before}{{"name": "{tool.name}", "{key}": ')
+        calls.append(f'{head} {arguments_rule(lark, tool, number, before)} "}}"')
+    return lark.rule("first_call" if before else "call", " | ".join(calls))
 
 
 def array_of(call: str, *, parallel: bool) -> str:

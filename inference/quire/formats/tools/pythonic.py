@@ -32,12 +32,18 @@ class Pythonic(ToolFormat):
         return PythonicParser({tool.name for tool in tools})
 
     def calls(self, lark: Lark, tools: Sequence[Tool], *, parallel: bool) -> str:
-        calls = [
-            f"{lark.literal(f'{tool.name}(')} {_arguments(lark, tool, number)} {lark.literal(')')}"
+        arguments = [
+            lark.rule(f"arguments_{number}", f'{_arguments(lark, tool, number)} ")"')
             for number, tool in enumerate(tools)
         ]
-        call = lark.rule("call", " | ".join(calls))
-        return f'"[" {call} (", " {call})* "]"' if parallel else f'"[" {call} "]"'
+
+        def call(before: str) -> str:  # in one literal: after "[" alone, free text would take over
+            heads = (lark.literal(f"{before}{tool.name}(") for tool in tools)
+            pairs = zip(heads, arguments, strict=True)
+            return lark.either([f"{head} {given}" for head, given in pairs])
+
+        more = f" ({call(', ')})*" if parallel else ""
+        return f'{call("[")}{more} "]"'
 
     def write(self, calls: Sequence[Call]) -> str:
         """See `ToolFormat.write`."""

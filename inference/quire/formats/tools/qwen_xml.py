@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from quire.formats.lark import Lark
+from quire.formats.lark import ANY, Lark
 from quire.formats.tools.base import Call, Tool, ToolFormat, ToolParser
 from quire.formats.tools.json_grammar import write_json
 from quire.formats.tools.values import as_json, choices, is_plain_text
@@ -13,6 +13,7 @@ from quire.formats.tools.values import as_json, choices, is_plain_text
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 FUNCTION, END_FUNCTION = "<function=", "</function>"
 PARAMETER, END_PARAMETER = "<parameter=", "</parameter>"
+TEXT_END = f"\n{END_PARAMETER}\n"
 MOST_NAME = 128  # characters of a name in a tag
 
 
@@ -31,7 +32,8 @@ class QwenXml(ToolFormat):
         return QwenXmlParser(tools)
 
     def calls(self, lark: Lark, tools: Sequence[Tool], *, parallel: bool) -> str:
-        lark.text_without("VALUE", (f"\n{END_PARAMETER}",))
+        # Lazy: a text that only lacks its end goes on into the end's first part, and never comes out.
+        lark.rule("text_value[lazy]", f"/{ANY}/ {lark.literal(TEXT_END)}")
         functions = []
         for number, tool in enumerate(tools):
             parameters = "".join(
@@ -62,16 +64,13 @@ def _parameter(lark: Lark, tool: Tool, name: str, number: str) -> str:
     """An expression for one parameter, which is there or not."""
     schema = tool.schema_of(name)
     if not is_plain_text(schema):
-        value = lark.json(schema)
+        value = f"({lark.json(schema)}) {lark.literal(TEXT_END)}"
     elif values := choices(schema):
-        value = " | ".join(map(lark.literal, values))
+        value = f"{lark.either([*map(lark.literal, values)])} {lark.literal(TEXT_END)}"
     else:
-        value = "VALUE"
-    rule = lark.rule(
-        f"parameter_{number}",
-        f"{lark.literal(f'{PARAMETER}{name}>')} {chr(34)}\\n{chr(34)} ({value}) "
-        f"{chr(34)}\\n{chr(34)} {lark.literal(END_PARAMETER)} {chr(34)}\\n{chr(34)}",
-    )
+        value = "text_value"
+    head = lark.literal(f"{PARAMETER}{name}>\n")
+    rule = lark.rule(f"parameter_{number}", f"{head} {value}")
     return rule if name in tool.parameters.get("required", ()) else f"{rule}?"
 
 
