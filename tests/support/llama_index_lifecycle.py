@@ -27,6 +27,7 @@ from llama_index.core.instrumentation.events.llm import (
 from llama_index.core.llms import ChatMessage
 
 from llama_index_chats import Make, answer, question
+from quire.engine.engine import Engine
 from served_engine import Ended
 
 ENDLESS = {"max_tokens": 1900, "ignore_eos": True}
@@ -190,6 +191,28 @@ class LifecycleContract:
             await asyncio.sleep(0)
         assert turns > 10
         assert chat.result().additional_kwargs["completion_tokens"] == 300
+
+    def test_one_object_in_event_loops_one_after_the_other(self, make: Make) -> None:
+        async def all_at_once() -> list[Any]:
+            chats = [llm.achat(question(one)) for one in ("Peru", "Italy")]
+            try:
+                return await asyncio.gather(*chats)
+            finally:
+                if llm.base_url is not None:  # its sockets belong to this loop
+                    await llm.aclose()
+
+        llm = make()
+        for _ in range(3):
+            said = [one.message.content for one in asyncio.run(all_at_once())]
+            assert said == [answer("Peru"), answer("Italy")]
+
+    def test_a_session(self, make: Make, engine: Engine) -> None:
+        for number, llm in enumerate((make(session_id="a-session"), make())):
+            call = {"session_id": "a-session"} if number else {}
+            assert llm.chat(question("France"), **call).message.content == answer("France")
+            assert llm.complete("What is the capital of Peru?", **call).text == answer("Peru")
+            assert engine.end_session("a-session")
+            assert not engine.end_session("a-session")
 
     def test_a_timeout(self, make: Make, ended: Ended) -> None:
         once: dict[str, Any] = {"max_retries": 0}
