@@ -144,7 +144,8 @@ class SimulatedModel:
                 admission, self._salts[admission.request_id], list(admission.token_ids)
             )
         for chunk in plan.chunks:
-            num_matched = chunk.start // self.block_size if chunk.request_id in admitted else 0
+            # Whole blocks that were found, or those that a parked request kept: the last one in part.
+            num_matched = -(-chunk.start // self.block_size) if chunk.request_id in admitted else 0
             for block_id in chunk.new_block_ids[:num_matched]:
                 assert not self.holds_nonsense(block_id), (
                     "what a failed request computed was found again"

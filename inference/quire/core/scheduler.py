@@ -418,7 +418,8 @@ class Scheduler:
             assert request.num_computed <= request.num_tokens, "computed what is not known"
             holds = bool(self.kv.block_ids(request.id))
             seated = request.status is RequestStatus.RUNNING
-            assert holds == (seated or request.id in self._resting), "blocks without a seat"
+            assert holds or not seated, "a seat without blocks"
+            assert not holds or seated or request.id in self._resting, "blocks without a seat"
         self.kv.check(self._requests.keys() | self._in_flight.keys())
 
 
