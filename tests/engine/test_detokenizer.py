@@ -183,6 +183,19 @@ def test_valid_characters_before_a_broken_one_stay() -> None:
     assert run(tok, tok.encode("a"), [*run_ids, vocab["b"]], []).text == "€\ufffdb"
 
 
+@pytest.mark.parametrize("kind", ["llama2", "unigram"])
+@pytest.mark.parametrize("output", ["", "80", "f0", "62", "f09f9982", "eda0"])
+@pytest.mark.parametrize("cut", ["ed", "eda0", "f09f", "efbf"])
+def test_a_prompt_that_ends_in_half_a_character(kind: str, cut: str, output: str) -> None:
+    tok = tokenizer(kind)
+    prompt, new = [
+        [tok.hf.get_vocab()[f"<0x{byte:02X}>"] for byte in bytes.fromhex(text)]
+        for text in (cut, output)
+    ]
+    before, after = one_shot(tok, prompt, True, True), one_shot(tok, prompt + new, True, True)
+    assert run(tok, prompt, new, []).text == without_prefix(before, after)
+
+
 @kinds
 def test_special_tokens(kind: str) -> None:
     tok = tokenizer(kind)

@@ -183,7 +183,9 @@ class TokenStream:
         self._window: list[int] = []
         self._context = 0  # tokens at the window's start that are whole characters, with known text
         self._known = ""  # the part of the window's text that was given out or is the prompt's
-        self._prompt_cut = False  # the prompt ends within a character of byte-fallback tokens
+        # What the prompt's text ends with if it ends within a character of byte-fallback tokens: often one
+        # U+FFFD, but two where half a surrogate waits for the rest of it.
+        self._prompt_end = ""
         self._start_after(prompt_token_ids)
 
     def _start_after(self, prompt_token_ids: Sequence[int]) -> None:
@@ -197,7 +199,7 @@ class TokenStream:
                 self._byte_decoder.reset()
                 window.append(token_id)
         self._set_window(window)
-        self._prompt_cut = self._within_character
+        self._prompt_end = self._byte_decoder.getstate()[0].decode("utf-8", "replace")
 
     def push(self, token_id: int) -> str:
         """Take a token in; returns the text that is certain now."""
@@ -231,10 +233,10 @@ class TokenStream:
         return self._without_prompt(self._byte_decoder.decode(b"", final=True))
 
     def _without_prompt(self, text: str) -> str:
-        """Leave out the U+FFFD that the prompt's own text ends with."""
-        if text and self._prompt_cut:
-            self._prompt_cut = False
-            return text.removeprefix(REPLACEMENT)
+        """Leave out what the prompt's own text ends with."""
+        if text and self._prompt_end:
+            text = text[common_length(self._prompt_end, text) :]
+            self._prompt_end = ""
         return text
 
     def _push_token(self, token_id: int) -> str:

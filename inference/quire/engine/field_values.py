@@ -105,7 +105,7 @@ class _Walk:
             return [schema["const"]]
         if "enum" in schema:
             return list(schema["enum"])
-        few = {"boolean": [False, True], "null": [None]}
+        few: dict[str, list[Any]] = {"boolean": [False, True], "null": [None]}
         names = [types] if isinstance(types, str) else types
         if names and all(name in few for name in names):
             return [value for name in names for value in few[name]]

@@ -37,12 +37,12 @@ def bidirectional_attention(
     start = 0
     for count, length in meta.groups:
         rows = slice(start, start + count * length)
-        batched = (
-            x[rows].unflatten(0, (count, length)).transpose(1, 2) for x in (query, key, value)
+        # [count, heads, length, head_dim] each
+        q, k, v = (
+            x[rows].view(count, length, *x.shape[1:]).transpose(1, 2) for x in (query, key, value)
         )
-        attended = F.scaled_dot_product_attention(
-            *batched, attn_mask=_mask(query, length, window, bias), scale=scale
-        )
+        mask = _mask(query, length, window, bias)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
         output[rows] = attended.transpose(1, 2).flatten(0, 1)
         start = rows.stop
     return output
