@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from quire.engine.figures import Metric
 from quire.engine.output import RequestStream
 from quire.engine.pooling import embedding_texts, ranked, scoring
 from quire.engine.pooling_calls import embedding_outputs, pool, ranked_documents, scoring_outputs
+from quire.engine.progress_bar import ProgressBar
 from quire.engine.prompts import ParsedPrompt, as_prompt_list
 from quire.engine.sharing import EngineHandle
 from quire.errors import InvalidParamsError, InvalidPromptError, RequestError
@@ -347,7 +347,7 @@ class LLM:
                 if chats:
                     stream.read = chats[index].reader(RequestOutputKind.FINAL_ONLY)
                 stream.on_ready(lambda index=index: ready.put(index))  # type: ignore[misc]
-            with _ProgressBar(count, use_tqdm) as bar:
+            with ProgressBar(count, use_tqdm) as bar:
                 while len(outputs) < count:
                     index = ready.get()
                     outputs[index] = next(streams[index])
@@ -356,38 +356,6 @@ class LLM:
             for stream in streams:
                 stream.close()
         return [outputs[index] for index in range(count)]
-
-
-class _ProgressBar:
-    """tqdm over finished prompts, with prompt and generation tokens per second."""
-
-    def __init__(self, total: int, use_tqdm: bool | Callable[..., tqdm[Any]]) -> None:
-        make = use_tqdm if callable(use_tqdm) else tqdm
-        self._bar = make(
-            total=total,
-            desc="Processed prompts",
-            dynamic_ncols=True,
-            disable=not use_tqdm or not sys.stderr.isatty(),
-        )
-        self._prompt_tokens = 0
-        self._generated_tokens = 0
-
-    def update(self, output: RequestOutput) -> None:
-        self._prompt_tokens += len(output.prompt_token_ids)
-        self._generated_tokens += sum(len(one.token_ids) for one in output.outputs)
-        seconds = self._bar.format_dict["elapsed"] or 1e-9
-        self._bar.set_postfix_str(
-            f"prompt: {self._prompt_tokens / seconds:.1f} tokens/s, "
-            f"generation: {self._generated_tokens / seconds:.1f} tokens/s",
-            refresh=False,
-        )
-        self._bar.update(1)
-
-    def __enter__(self) -> _ProgressBar:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.close()
 
 
 def _each(items: Sequence[Any], function: Callable[[Any], Any]) -> list[Any]:
