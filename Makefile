@@ -70,6 +70,10 @@ format: $(STAMP) ## format the code and fix what can be fixed
 bench: $(STAMP) ## tokens per second, beside transformers
 	@$(BIN)/python benchmarks/throughput.py
 
+.PHONY: notebooks
+notebooks: $(STAMP) ## run the notebooks, and store what they print
+	@OMP_NUM_THREADS=1 $(BIN)/python tools/run_notebooks.py
+
 .PHONY: bundled-model
 bundled-model: $(STAMP) ## train the model that ships with quire, or go on with it, and evaluate it (hours)
 	@$(BIN)/python tools/bundled_model/train.py --out out/bundled_model --resume

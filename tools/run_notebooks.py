@@ -7,6 +7,7 @@ Outputs are stored with the notebooks. A cell whose output is another one each t
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import re
 import sys
@@ -48,7 +49,7 @@ def execute(stored: nbformat.NotebookNode) -> nbformat.NotebookNode:
     Raises:
         nbclient.exceptions.CellExecutionError: a cell raised.
     """
-    notebook = nbformat.from_dict(stored)
+    notebook = copy.deepcopy(stored)
     with tempfile.TemporaryDirectory() as folder:
         environment = {
             **os.environ,
@@ -59,7 +60,9 @@ def execute(stored: nbformat.NotebookNode) -> nbformat.NotebookNode:
             notebook,
             timeout=SECONDS,
             kernel_name="python3",
-            extra_arguments=["--IPKernelApp.log_level=40"],  # that it listens on this machine is meant
+            extra_arguments=[
+                "--IPKernelApp.log_level=40"
+            ],  # that it listens on this machine is meant
             record_timing=False,
             coalesce_streams=True,
             resources={"metadata": {"path": folder}},
