@@ -97,6 +97,7 @@ struct Int8Dot {
         }
       }
       for (int64_t s = begin; s < end; ++s) {
+        if (s == ahead.jump_at) fetch += ahead.jump;
         Ints weights[C][kParts];
         UNROLL for (int c = 0; c < C; ++c) {
           UNROLL for (int part = 0; part < kParts; ++part) {

@@ -53,6 +53,7 @@ struct Bfloat16Dot : Packed<uint16_t, 2, 2> {
       }
     }
     for (int64_t s = span.begin; s < span.end; ++s) {
+      if (s == ahead.jump_at) fetch += ahead.jump;
       __m512bh weights[C];
       UNROLL for (int c = 0; c < C; ++c) {
         weights[c] = (__m512bh)_mm512_loadu_si512(w + c * bytes);
@@ -129,6 +130,7 @@ struct SqueezedDot : Packed<uint16_t, 2, 2> {
       }
     }
     for (int64_t group = span.begin / kGroupSteps; group < span.end / kGroupSteps; ++group) {
+      if (group * kGroupSteps == ahead.jump_at) fetch += ahead.jump;
       __m512i steps[C][kGroupSteps];
       UNROLL for (int c = 0; c < C; ++c) {
         unfold(w + c * bytes, uppers[c], steps[c]);
@@ -194,6 +196,7 @@ struct Widened : Packed<float, Widen::kValues, Widen::kBytes> {
       }
     }
     for (int64_t s = span.begin; s < span.end; ++s) {
+      if (s == ahead.jump_at) fetch += ahead.jump;
       UNROLL for (int i = 0; i < Widen::kValues; ++i) {
         Floats weights[C][kParts];
         UNROLL for (int c = 0; c < C; ++c) {

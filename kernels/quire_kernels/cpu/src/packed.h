@@ -30,6 +30,8 @@ constexpr int unit_blocks(int rows) {
 constexpr int64_t kCached = 400 << 10;
 // The longest unit that is fetched whole while the one before it is worked through.
 constexpr int64_t kAhead = 400 << 10;
+// How far ahead a unit's only tile fetches, in bytes of a block: steps of all forms divide it.
+constexpr int64_t kNear = 3072;
 // Rows whose sums are kept while a cut unit is worked through.
 constexpr int64_t kChunkRows = 256;
 // Rows that go through a thread's weights before the next do, so that both stay in its cache.
@@ -49,6 +51,7 @@ struct Weights {  // of a tile
 struct Fetch {  // of what is multiplied by next
   const char* from;  // as it is stored, of the first block
   int64_t block_bytes, step_bytes;  // from block to block, and how far a tile's step goes on
+  int64_t jump_at = -1, jump = 0;  // the step before which it skips so many bytes
 };
 
 // A unit's first tile of rows is its product's, the others are of the product that it names as its `Rest`.
@@ -83,11 +86,33 @@ Tile<P> tile_of(int rows, int blocks) {
   __builtin_unreachable();
 }
 
+// What a unit's only tile fetches: what it comes to soon, in each of its blocks, and then in those of the next unit.
+template <class P>
+Fetch fetch_near(const P& product, int64_t block, int64_t blocks, Span part) {
+  const int64_t bytes = product.block_bytes(), jump = (blocks - 1) * bytes;
+  Fetch ahead{product.stored_at(block, part.begin) + kNear, bytes, P::kStoredStepBytes};
+  if (part.end < product.steps()) return ahead;
+  ahead.jump_at = part.end - kNear / P::kStoredStepBytes;
+  ahead.jump = jump;
+  if (ahead.jump_at < part.begin) ahead.from += jump;
+  return ahead;
+}
+
+// What one of several tiles fetches: where the cache has room for both, its share of the unit, or part, that is
+// `next`, so that memory is at work as long as the arithmetic is.
+template <class P>
+Fetch fetch_share(const P& product, int64_t block, int64_t blocks, Span part, const char* next, int64_t tile,
+                  int64_t tiles) {
+  const int64_t bytes = product.block_bytes(), length = (part.end - part.begin) * P::kStoredStepBytes;
+  if (blocks * length > kAhead) return fetch_near(product, block, blocks, part);
+  return {next + length * tile / tiles, bytes, std::max<int64_t>(1, P::kStoredStepBytes / tiles)};
+}
+
 // One unit: `blocks` blocks from `block` on, rows [begin, end).
 template <class P, class Finish>
 void run_unit(const P& product, Span rows, int64_t block, int blocks, const Finish& finish,
               std::vector<float>& sums) {
-  const int64_t steps = product.steps(), bytes = product.block_bytes(), step_bytes = P::kStoredStepBytes;
+  const int64_t steps = product.steps();
   const int64_t most = std::max<int64_t>(1, kCached / (blocks * P::kStepBytes));
   const int64_t cuts = (steps + most - 1) / most;
   const int64_t span = product.round_up((steps + cuts - 1) / cuts);
@@ -106,13 +131,9 @@ void run_unit(const P& product, Span rows, int64_t block, int blocks, const Fini
       for (int64_t i = first; i < last; ++i) {
         const int64_t row = count_all * i / tiles_all, count = count_all * (i + 1) / tiles_all - row;
         float* at = sums.data() + (cuts == 1 ? 0 : i - first) * tile_sums;
-        // Weights of the next unit, or of this one's next part: where the cache has room for both, each tile
-        // fetches its share of them, so that memory is at work as long as the arithmetic is.
-        const int64_t length = (part.end - part.begin) * step_bytes, tiles = last - first;
-        const Fetch ahead = blocks * length <= kAhead
-                                ? Fetch{next + length * (i - first) / tiles, bytes,
-                                        std::max<int64_t>(1, step_bytes / tiles)}
-                                : Fetch{product.stored_at(block, begin) + 2048, bytes, step_bytes};
+        const Fetch ahead = last - first == 1
+                                ? fetch_near(product, block, blocks, part)
+                                : fetch_share(product, block, blocks, part, next, i - first, last - first);
         if (i == first) {
           tile_of<P>(count, blocks)(product, rows.begin + row, block, weights, part, ahead, at);
         } else {
