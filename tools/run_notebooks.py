@@ -39,7 +39,8 @@ def main() -> int:
             found += [f"{path.name}: {difference}" for difference in differences(stored, run)]
         else:
             nbformat.write(run, path)
-    print(*found, sep="\n")
+    for difference in found:
+        print(difference)
     return 1 if found else 0
 
 
@@ -68,6 +69,7 @@ def execute(stored: nbformat.NotebookNode) -> nbformat.NotebookNode:
             resources={"metadata": {"path": folder}},
         )
         client.execute(env=environment)
+    notebook.metadata = copy.deepcopy(stored.metadata)  # not this Python's version
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             output.get("metadata", {}).clear()  # no sizes of pictures
