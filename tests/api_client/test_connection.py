@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import os
 import pickle
 import subprocess
 import sys
 import warnings
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -127,6 +129,43 @@ def test_what_does_not_go_together() -> None:
         quire.connect("x", engine=object())
     with pytest.raises(ConfigError, match="an address"):
         quire.connect("x", base_url="localhost:8000")
+
+
+def test_the_environment(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "openai's")
+    monkeypatch.setenv("QUIRE_BASE_URL", live.url)
+    with quire.connect() as made:
+        assert made.model == MODEL and made.sync.api_key == "openai's"
+    monkeypatch.setenv("QUIRE_API_KEY", "quire's")
+    assert quire.connect().sync.api_key == "quire's"
+    assert quire.connect(api_key="given").sync.api_key == "given"
+    assert str(quire.connect(base_url="http://other").sync.base_url) == "http://other/v1/"
+    assert quire.connect(engine=live.engine).is_local
+    assert quire.connect(max_model_len=64).is_local
+
+
+@pytest.mark.filterwarnings("error::ResourceWarning")
+def test_sockets_end_with_their_loops(live: Live) -> None:
+    """Or the system closes them when it collects them, with a ResourceWarning, which fails this."""
+    with quire.connect(MODEL, base_url=live.url) as made:
+
+        async def ask(*, close: bool) -> openai.AsyncOpenAI:
+            chat = made.asynchronous.chat.completions
+            await asyncio.gather(*(chat.create(model=MODEL, messages=MESSAGES) for _ in range(3)))
+            client = made.asynchronous
+            if close:
+                await made.aclose()
+                assert made.asynchronous is not client
+            return client
+
+        for close in (False, True, False):
+            client = asyncio.run(ask(close=close))
+            assert client.is_closed()
+        held = [weakref.ref(client)]
+        del client
+        asyncio.run(ask(close=False))
+        gc.collect()
+        assert held[0]() is None, "what a loop left behind is let go of"
 
 
 def test_copies_are_unopened(live: Live) -> None:

@@ -19,7 +19,7 @@ from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.runnables import ConfigurableField, RunnableLambda
 from langchain_core.runnables.config import RunnableConfig
 
-from langchain_quire import ChatVLLM
+from langchain_quire import VLLM, ChatVLLM
 from quire.engine.engine import Engine
 from quire.errors import UnsupportedParamError
 from quire.testing import Answer, ScriptedEngine
@@ -259,7 +259,26 @@ def test_cached_answers_are_found_by_every_parameter(make: Make, ended: Ended) -
     assert chat.invoke(FRANCE, stop=["capital"]).text == "The "
     ended.next()
     ended.next()
-    assert ended.is_idle()
+    assert ended.is_empty()
+
+
+def test_cached_texts_are_found_by_the_fields_of_the_call_too(where: dict[str, Any]) -> None:
+    cache = InMemoryCache()
+    llm = VLLM(**where, temperature=0, cache=cache)
+    texts = [llm.invoke("The capital of", max_new_tokens=length) for length in (2, 4, 2)]
+    assert texts[0] == texts[2] != texts[1]
+    assert asyncio.run(llm.ainvoke("The capital of", max_new_tokens=4)) == texts[1]
+    assert len(cache._cache) == 2
+
+
+def test_cached_answers_are_of_one_model() -> None:
+    cache = InMemoryCache()
+    with ScriptedEngine("One.") as engine:
+        chat = ChatVLLM(engine=engine, model="one", cache=cache)
+        config: Any = {"configurable": {"thread_id": "a"}}
+        assert chat.invoke("hi", config).text == chat.invoke("hi").text == "One."
+    with ScriptedEngine("Two.") as engine:
+        assert ChatVLLM(engine=engine, model="two", cache=cache).invoke("hi").text == "Two."
 
 
 def test_rate_limits_and_disabled_streams(make: Make) -> None:
@@ -297,6 +316,24 @@ def test_a_langgraph_thread_is_a_session() -> None:
         call = RunnableLambda(lambda asked: said.append(chat.invoke(asked)))
         call.invoke("hi", config={"configurable": {"thread_id": "t1"}})
         assert [request.session_id for request in engine.requests] == ["t1"]
+
+
+def test_a_thread_is_a_session_outside_of_graphs_too() -> None:
+    config: Any = {"configurable": {"thread_id": 7}}
+    with ScriptedEngine(lambda request: "Hello.") as engine:
+        for model in (ChatVLLM(engine=engine), VLLM(engine=engine)):
+            bound: Any = model.bind(temperature=0)
+            bound.invoke("hi", config)
+            list(bound.stream("hi", config))
+
+            async def awaited(bound: Any = bound) -> None:
+                await bound.ainvoke("hi", config)
+                assert [piece async for piece in bound.astream("hi", config)]
+
+            asyncio.run(awaited())
+            own: Any = model.model_copy(update={"session_id": "own"})
+            own.invoke("hi", config)
+        assert [request.session_id for request in engine.requests] == [*["7"] * 4, "own"] * 2
 
 
 def test_configurable_fields(make: Make) -> None:

@@ -99,6 +99,16 @@ def test_construction_loads_nothing() -> None:
         assert made.to_dict()["class_name"] == type(made).__name__
 
 
+def test_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUIRE_BASE_URL", "http://gpu-box:8000")
+    monkeypatch.setenv("QUIRE_API_KEY", "a-secret")
+    for cls in (Vllm, VllmEmbedding, VllmRerank):
+        connection = cls()._connection
+        assert str(connection.sync.base_url) == "http://gpu-box:8000/v1/"
+        assert connection.sync.api_key == "a-secret"
+        assert cls(max_model_len=64)._connection.is_local
+
+
 def test_every_argument_of_upstreams() -> None:
     llm = Vllm(
         "a/model", temperature=0.5, tensor_parallel_size=1, trust_remote_code=True, n=1, best_of=None,

@@ -51,6 +51,10 @@ class Ended:
         """The same, awaited."""
         return await asyncio.to_thread(self.next)
 
+    def is_empty(self) -> bool:
+        """Whether no request has ended but those that were read."""
+        return self._records.empty()
+
     async def until_running(self) -> None:
         """Wait until a request runs."""
         while not self._engine.load().num_running:

@@ -13,7 +13,7 @@ from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackMana
 from langchain_core.language_models import LanguageModelInput, ModelProfile
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, model_validator
@@ -25,7 +25,7 @@ from langchain_quire.batches import at_once
 from langchain_quire.messages import to_openai
 from langchain_quire.structured import Method, structured_output
 from langchain_quire.tools import ToolLike, tool_choice_of, tool_definition
-from quire.api.client import Connection
+from quire.api.client import KEY_VARIABLE, Connection
 from quire.errors import UnsupportedParamError
 
 # Fields of the class that are fields of a request under the same name.
@@ -115,6 +115,30 @@ class ChatVLLM(BaseChatModel):
         self._connection = options.connection_of(self, self.engine_kwargs)
 
     # ------------------------------------------------------------------ calls
+
+    def invoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AIMessage:
+        """Answer; a `thread_id` of the config is the request's session."""
+        return super().invoke(input, config, **options.with_session(self, config, kwargs))
+
+    async def ainvoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AIMessage:
+        """The same, awaited."""
+        return await super().ainvoke(input, config, **options.with_session(self, config, kwargs))
+
+    def stream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[AIMessageChunk]:
+        """The answer in pieces; closing the iterator aborts the request."""
+        return super().stream(input, config, **options.with_session(self, config, kwargs))
+
+    def astream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[AIMessageChunk]:
+        """The same, awaited."""
+        return super().astream(input, config, **options.with_session(self, config, kwargs))
 
     def _generate(
         self,
@@ -344,6 +368,11 @@ class ChatVLLM(BaseChatModel):
         model = {"model": self.model, "base_url": self.base_url, "engine": self.engine_kwargs}
         return {name: value for name, value in {**model, **fields}.items() if value}
 
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        kwargs.pop("session_id", None)  # it changes no answer
+        key = super()._get_llm_string(stop, **kwargs)
+        return key if self.engine is None else f"{key}---{self._connection.model}"
+
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
         params["ls_provider"] = "quire"
@@ -378,4 +407,4 @@ class ChatVLLM(BaseChatModel):
     @property
     def lc_secrets(self) -> dict[str, str]:
         """Fields that are never written, and the variables that they are read from again."""
-        return {"api_key": options.KEY_VARIABLE}
+        return {"api_key": KEY_VARIABLE}

@@ -11,18 +11,25 @@ import math
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from uuid import UUID
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForLLMRun,
+    CallbackManagerForLLMRun,
+    Callbacks,
+)
+from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
+from langchain_core.runnables import RunnableConfig
 from openai.types import Completion, CompletionChoice
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 from typing_extensions import Self
 
 from langchain_quire import options
 from langchain_quire.answers import choice_info, token_usage
-from quire.api.client import Connection
+from quire.api.client import KEY_VARIABLE, Connection
 from quire.errors import InvalidParamsError, UnsupportedParamError
 
 MAX_SEQUENCES = 128  # prompts times n in one request of /v1/completions
@@ -125,6 +132,80 @@ class VLLM(BaseLLM):
         self._connection = options.connection_of(self, {**given, **self.vllm_kwargs})
 
     # ------------------------------------------------------------------ calls
+
+    def invoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> str:
+        """The text; a `thread_id` of the config is the request's session."""
+        return super().invoke(input, config, **options.with_session(self, config, kwargs))
+
+    async def ainvoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> str:
+        """The same, awaited."""
+        return await super().ainvoke(input, config, **options.with_session(self, config, kwargs))
+
+    def stream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[str]:
+        """The text in pieces; closing the iterator aborts the request."""
+        return super().stream(input, config, **options.with_session(self, config, kwargs))
+
+    def astream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[str]:
+        """The same, awaited."""
+        return super().astream(input, config, **options.with_session(self, config, kwargs))
+
+    def generate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        callbacks: Callbacks | list[Callbacks] | None = None,
+        *,
+        tags: list[str] | list[list[str]] | None = None,
+        metadata: dict[str, Any] | list[dict[str, Any]] | None = None,
+        run_name: str | list[str] | None = None,
+        run_id: UUID | list[UUID | None] | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """The texts of all prompts; fields of the call are part of a cache's key."""
+        model, session = self._with_fields(kwargs)
+        return super(VLLM, model).generate(
+            prompts, stop, callbacks, tags=tags, metadata=metadata, run_name=run_name, run_id=run_id,
+            **session,
+        )  # fmt: skip
+
+    async def agenerate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        callbacks: Callbacks | list[Callbacks] | None = None,
+        *,
+        tags: list[str] | list[list[str]] | None = None,
+        metadata: dict[str, Any] | list[dict[str, Any]] | None = None,
+        run_name: str | list[str] | None = None,
+        run_id: UUID | list[UUID | None] | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """The same, awaited."""
+        model, session = self._with_fields(kwargs)
+        return await super(VLLM, model).agenerate(
+            prompts, stop, callbacks, tags=tags, metadata=metadata, run_name=run_name, run_id=run_id,
+            **session,
+        )  # fmt: skip
+
+    def _with_fields(self, given: dict[str, Any]) -> tuple[VLLM, dict[str, Any]]:
+        """A model that has the fields of a call as its own, and the session, which changes no text.
+
+        LangChain looks in its caches by the model alone, so that a call with other fields would find this
+        one's text.
+        """
+        fields = {name: value for name, value in given.items() if name != "session_id"}
+        session = {name: value for name, value in given.items() if name == "session_id"}
+        if not fields:
+            return self, session
+        return self.model_copy(update={"model_kwargs": {**self.model_kwargs, **fields}}), session
 
     def _generate(
         self,
@@ -272,7 +353,8 @@ class VLLM(BaseLLM):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         names = ("model", "base_url", "vllm_kwargs", "best_of", "max_new_tokens", "model_kwargs")
-        return {name: getattr(self, name) for name in (*names, *_ENGINE_FIELDS, *_REQUEST_FIELDS)}
+        params = {name: getattr(self, name) for name in (*names, *_ENGINE_FIELDS, *_REQUEST_FIELDS)}
+        return params if self.engine is None else {**params, "model": self._connection.model}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
@@ -289,7 +371,7 @@ class VLLM(BaseLLM):
     @property
     def lc_secrets(self) -> dict[str, str]:
         """Fields that are never written, and the variables that they are read from again."""
-        return {"api_key": options.KEY_VARIABLE}
+        return {"api_key": KEY_VARIABLE}
 
 
 def _groups(prompts: list[str], n: int) -> list[list[str]]:

@@ -11,15 +11,12 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from langchain_core.runnables.config import ensure_config
+from langchain_core.runnables.config import RunnableConfig, ensure_config
 from pydantic import SecretStr
 
 from quire import EngineConfig, SamplingParams, bundled_model, connect
-from quire.api.client import Connection
+from quire.api.client import KEY_VARIABLE, URL_VARIABLE, Connection
 from quire.errors import UnknownParamError, suggest
-
-URL_VARIABLE = "QUIRE_BASE_URL"
-KEY_VARIABLE = "QUIRE_API_KEY"
 
 # Other classes' names for the same things.
 _RENAMED = {
@@ -49,11 +46,17 @@ class Connected(Protocol):
     default_headers: dict[str, str] | None
 
 
+class Sessions(Protocol):
+    """What `with_session` asks of a class."""
+
+    session_id: str | None
+    _connection: Connection
+
+
 def sorted_options(cls: Any, values: Any) -> Any:
     """A `model_validator` of mode "before": every option under the name of a field.
 
-    Where neither `base_url` nor anything of an engine in this process is given, QUIRE_BASE_URL decides;
-    where no `api_key` is given, QUIRE_API_KEY.
+    What the connection takes from the environment is written into the fields, where LangChain looks for it.
 
     Raises:
         UnknownParamError: a name that does not exist.
@@ -144,6 +147,20 @@ def combined_outputs(outputs: Iterable[Mapping[str, Any] | None]) -> dict[str, A
             total = added(total, output.get("token_usage") or {})
             model = output.get("model_name") or model
     return {"token_usage": total, "model_name": model}
+
+
+def with_session(
+    face: Sessions, config: RunnableConfig | None, fields: dict[str, Any]
+) -> dict[str, Any]:
+    """Fields of a call, the `thread_id` of its config among them as `session_id`.
+
+    A model that is called by itself is not told its config; within chains and graphs LangChain keeps it at
+    hand, where `thread_of` finds it.
+    """
+    thread = ((config or {}).get("configurable") or {}).get("thread_id")
+    if thread is None or not face._connection.is_local or face.session_id is not None:
+        return fields
+    return {"session_id": str(thread), **fields}
 
 
 def thread_of(connection: Connection) -> str | None:

@@ -5,10 +5,12 @@ connection.sync.chat.completions.create(model=connection.model, messages=[...], 
 """
 
 from quire.api.client.client import AsyncClient, Client
-from quire.api.client.connection import Connection, connect
+from quire.api.client.connection import KEY_VARIABLE, URL_VARIABLE, Connection, connect
 from quire.api.client.official import async_openai_client, openai_client
 
 __all__ = [
+    "KEY_VARIABLE",
+    "URL_VARIABLE",
     "AsyncClient",
     "Client",
     "Connection",

@@ -10,9 +10,7 @@ import asyncio
 import copy
 import os
 import threading
-import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -22,12 +20,15 @@ import openai
 from quire.api.client.client import AsyncClient, Client
 from quire.api.client.further import FurtherCall, rerank_call, score_call, tokenize_call
 from quire.api.client.host import Host
+from quire.api.client.loops import LoopClients
 from quire.api.client.transport import AsyncEngineHttpClient, EngineHttpClient
 from quire.config import EngineConfig
 from quire.errors import ConfigError, EndpointError, RequestError, UnknownParamError, suggest
 from quire.outputs import RankedDocument
 
 MAX_RETRIES = 2  # openai's
+URL_VARIABLE = "QUIRE_BASE_URL"
+KEY_VARIABLE = "QUIRE_API_KEY"
 
 T = TypeVar("T")
 
@@ -49,8 +50,9 @@ class Connection:
         model: folder or hub name, or the name that the endpoint serves; default: the bundled model, or the
             first one that the endpoint lists.
         base_url: of an OpenAI-compatible endpoint, such as "http://gpu-box:8000/v1", where /v1 may be left
-            out; None: in process.
-        api_key: of the endpoint; default: OPENAI_API_KEY, and none if that is not set.
+            out; default: QUIRE_BASE_URL unless an engine or options of one are given, and in process if
+            that is not set.
+        api_key: of the endpoint; default: QUIRE_API_KEY, then OPENAI_API_KEY, and none if neither is set.
         engine: an `Engine`, `LLM` or `AsyncLLM` to use in this process; whoever made it closes it.
         timeout: seconds to wait for an answer, or for the next piece of a stream; default: for ever in
             process, openai's 600 s for an endpoint.
@@ -74,6 +76,8 @@ class Connection:
         default_headers: Mapping[str, str] | None = None,
         **engine_options: Any,
     ) -> None:
+        if base_url is None and engine is None and not engine_options:
+            base_url = os.environ.get(URL_VARIABLE) or None
         self._settings: dict[str, Any] = {
             "model": None if model is None else os.fspath(model),
             "base_url": base_url and _with_path(base_url),
@@ -88,9 +92,8 @@ class Connection:
         self._model: str | None = self._settings["model"]
         self._lock = threading.Lock()
         self._sync: openai.OpenAI | None = None
-        self._asynchronous: weakref.WeakKeyDictionary[Any, openai.AsyncOpenAI] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._asynchronous: openai.AsyncOpenAI | None = None  # in process
+        self._of_loops = LoopClients(lambda: openai.AsyncOpenAI(**self._remote_options()))
         self._card: Mapping[str, Any] | None = None  # what an endpoint says of its model
         self._host: Host | None = None
         if base_url is None:
@@ -110,41 +113,37 @@ class Connection:
         """The client for threads."""
         with self._lock:
             if self._sync is None:
-                self._sync = self._client(openai.OpenAI, Client, EngineHttpClient)
+                if self._host is None:
+                    self._sync = openai.OpenAI(**self._remote_options())
+                else:
+                    self._sync = Client(http_client=EngineHttpClient(self._host), **self._options())
             return self._sync
 
     @property
     def asynchronous(self) -> openai.AsyncOpenAI:
         """The client for event loops; of an endpoint one for each loop, whose sockets end with it."""
-        owner: Any = self
-        if not self.is_local:
-            with suppress(RuntimeError):  # asked for outside of any loop
-                owner = asyncio.get_running_loop()
+        if self._host is None:
+            return self._of_loops.get()
         with self._lock:
-            client = self._asynchronous.get(owner)
-            if client is None:
-                client = self._client(openai.AsyncOpenAI, AsyncClient, AsyncEngineHttpClient)
-                self._asynchronous[owner] = client
-            return client
+            if self._asynchronous is None:
+                self._asynchronous = AsyncClient(
+                    http_client=AsyncEngineHttpClient(self._host), **self._options()
+                )
+            return self._asynchronous
 
-    def _client(
-        self,
-        remote: Callable[..., Any],
-        local: Callable[..., Any],
-        http_client: Callable[[Host], Any],
-    ) -> Any:
+    def _options(self) -> dict[str, Any]:
         given = self._settings
-        options = {"default_headers": given["default_headers"]}
-        if given["timeout"] is not None:
-            options["timeout"] = given["timeout"]
-        if self._host is not None:
-            return local(http_client=http_client(self._host), **options)
-        return remote(
-            base_url=given["base_url"],
-            api_key=given["api_key"] or os.environ.get("OPENAI_API_KEY") or "none",
-            max_retries=given["max_retries"],
-            **options,
-        )
+        timeout = {} if given["timeout"] is None else {"timeout": given["timeout"]}
+        return {"default_headers": given["default_headers"], **timeout}
+
+    def _remote_options(self) -> dict[str, Any]:
+        given = self._settings
+        return {
+            "base_url": given["base_url"],
+            "api_key": given["api_key"] or _key_of_environment(),
+            "max_retries": given["max_retries"],
+            **self._options(),
+        }
 
     # ------------------------------------------------------------------ the model
 
@@ -315,10 +314,7 @@ class Connection:
 
     async def aclose(self) -> None:
         """The same without holding up the event loop."""
-        with self._lock:
-            client = self._asynchronous.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.close()
+        await self._of_loops.aclose()
         await asyncio.to_thread(self.close)
 
     def __enter__(self) -> Connection:
@@ -389,6 +385,10 @@ def _check_names(engine_options: Iterable[str], own: Iterable[str]) -> None:
         near = suggest(name, own)
         if near and name not in EngineConfig.__dataclass_fields__:
             raise UnknownParamError(f"unknown option {name!r}{near}", param=name)
+
+
+def _key_of_environment() -> str:
+    return os.environ.get(KEY_VARIABLE) or os.environ.get("OPENAI_API_KEY") or "none"
 
 
 def _with_path(base_url: str) -> str:

@@ -14,7 +14,7 @@ import weakref
 from typing import Any
 
 from quire.api.calls import Reply, Stream
-from quire.api.client.relay import Relay
+from quire.api.client.relay import Bell, Relay
 from quire.api.client.routes import Ask, answer
 from quire.api.service import Service, ServiceOptions
 from quire.config import EngineConfig
@@ -71,6 +71,7 @@ class Host:
         self._handle: EngineHandle | None = None
         self._service: Service | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._bell: Bell | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -111,6 +112,7 @@ class Host:
         names = (self.model, self.model if own is None else str(own), engine.facts.folder.name)
         options = ServiceOptions(served_model_names=tuple(dict.fromkeys(names)), bounded=False)
         self._loop = asyncio.new_event_loop()
+        self._bell = Bell(self._loop)
         self._thread = threading.Thread(
             target=_run, args=(self._loop,), name="quire-client", daemon=True
         )
@@ -161,7 +163,8 @@ class Host:
     async def _answer(self, service: Service, ask: Ask) -> Reply | Relay:
         reply = await answer(service, ask)
         if isinstance(reply, Stream):
-            return Relay(reply.events, reply.warnings, self)
+            assert self._bell is not None
+            return Relay(reply.events, reply.warnings, self._bell, self)
         return reply
 
     def close(self) -> None:

@@ -9,24 +9,50 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import aclosing, suppress
+from enum import Enum, auto
 from functools import partial
 
 from quire.api.calls import Event, Events
+from quire.engine.wakes import Wake, call_all
 
 AHEAD = 64
+
+
+class Bell:
+    """Wakes the readers of all answers that one loop makes, together at the end of a turn of the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._due: list[Wake] = []
+
+    def wake_soon(self, reader: Wake) -> None:
+        """On the loop."""
+        if not self._due:
+            self.loop.call_soon(self._ring)
+        self._due.append(reader)
+
+    def _ring(self) -> None:
+        due, self._due = self._due, []
+        call_all(due)
+
+
+class _Nothing(Enum):
+    YET = auto()
+    MORE = auto()
 
 
 class _Box:
     """Events that were made and not taken. Used from both sides."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self, bell: Bell) -> None:
+        self._bell = bell
         self._lock = threading.Lock()
         self._events: deque[Event] = deque()
         self._ended = False
-        self._waiting: Future[None] | None = None  # the reader
+        self._waiting: Callable[[], None] | None = None  # the reader
         self._room = asyncio.Event()
         self._room.set()
 
@@ -37,34 +63,38 @@ class _Box:
             self._events.append(event)
             if len(self._events) >= AHEAD:
                 self._room.clear()
-        self._wake()
+            waiting, self._waiting = self._waiting, None
+        if isinstance(waiting, Wake):
+            self._bell.wake_soon(waiting)
+        elif waiting is not None:
+            waiting()
 
     def end(self) -> None:
         """Nothing more comes."""
         with self._lock:
             self._ended = True
-        self._wake()
-
-    def _wake(self) -> None:
-        with self._lock:
             waiting, self._waiting = self._waiting, None
-        if waiting is not None and waiting.set_running_or_notify_cancel():
-            waiting.set_result(None)
+        if waiting is not None:  # at once: the loop may not turn again
+            waiting()
 
-    def take(self) -> Event | Future[None] | None:
-        """An event; or what ends when there is one; or None after the last."""
+    def listen(self, wake: Callable[[], None]) -> None:
+        """Call `wake` once, as soon as there is something to take."""
         with self._lock:
-            if self._events:
-                event = self._events.popleft()
-                full = len(self._events) == AHEAD - 1
-            elif self._ended:
-                return None
-            else:
-                self._waiting = Future()
-                return self._waiting
+            if not self._events and not self._ended:
+                self._waiting = wake
+                return
+        wake()
+
+    def take(self) -> Event | _Nothing:
+        """An event; or which kind of nothing there is."""
+        with self._lock:
+            if not self._events:
+                return _Nothing.MORE if self._ended else _Nothing.YET
+            event = self._events.popleft()
+            full = len(self._events) == AHEAD - 1
         if full:
             with suppress(RuntimeError):  # the loop was closed: what is in the box is all there is
-                self._loop.call_soon_threadsafe(self._room.set)
+                self._bell.loop.call_soon_threadsafe(self._room.set)
         return event
 
 
@@ -76,29 +106,34 @@ class Relay:
     Args:
         events: of the answer; this closes them.
         warnings: what was done otherwise than asked.
+        bell: of that loop.
         keep: kept as long as the relay.
     """
 
-    def __init__(self, events: Events, warnings: tuple[str, ...], keep: object) -> None:
+    def __init__(self, events: Events, warnings: tuple[str, ...], bell: Bell, keep: object) -> None:
         self.warnings = warnings
         self._keep = keep
-        self._loop = asyncio.get_running_loop()
-        self._box = _Box(self._loop)
+        self._loop = bell.loop
+        self._box = _Box(bell)
         # The task knows the box alone, so that a relay that nobody holds any more is collected.
         self._pump = self._loop.create_task(_pump(events, self._box))
         self._pump.add_done_callback(partial(_ended, events, self._box))
 
     def next(self, timeout: float | None = None) -> Event | None:
         """The next event, None after the last; raises concurrent.futures.TimeoutError after `timeout` s."""
-        while isinstance(taken := self._box.take(), Future):
-            taken.result(timeout)
-        return taken
+        while (taken := self._box.take()) is _Nothing.YET:
+            ready: Future[None] = Future()
+            self._box.listen(partial(ready.set_result, None))
+            ready.result(timeout)
+        return None if isinstance(taken, _Nothing) else taken
 
     async def anext(self, timeout: float | None = None) -> Event | None:
         """The same in an event loop; raises asyncio.TimeoutError."""
-        while isinstance(taken := self._box.take(), Future):
-            await asyncio.wait_for(asyncio.wrap_future(taken), timeout)
-        return taken
+        while (taken := self._box.take()) is _Nothing.YET:
+            ready = asyncio.Event()
+            self._box.listen(Wake(asyncio.get_running_loop(), ready.set))
+            await (ready.wait() if timeout is None else asyncio.wait_for(ready.wait(), timeout))
+        return None if isinstance(taken, _Nothing) else taken
 
     def close(self) -> None:
         """Abort the request unless it has ended; whoever waits for the next event gets None. Never blocks."""
