@@ -77,17 +77,17 @@ def faces(engine: AsyncLLM, tokens: int) -> dict[str, Stream]:
     def asked(number: int) -> str:
         return QUESTION.format(number=number)
 
-    def conversation(number: int) -> list[dict[str, str]]:
+    def conversation(number: int) -> list[Any]:
         return [{"role": "user", "content": asked(number)}]
 
     async def direct(number: int) -> int:
         return await count(engine.chat(conversation(number), params))
 
     async def client(number: int) -> int:
-        stream = await connection.asynchronous.chat.completions.create(
+        pieces: Any = await connection.asynchronous.chat.completions.create(
             model=connection.model, messages=conversation(number), stream=True, extra_body=fields
         )
-        return await count(stream)
+        return await count(pieces)
 
     async def langchain(number: int) -> int:
         return await count(chat.astream(asked(number)))

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 
 from quire.engine.output import RequestStream
+from quire.engine.wakes import Wake
 from quire.errors import RequestFailedError
 from quire.outputs import RequestOutput
 
@@ -38,13 +40,7 @@ class Generation:
         ready: asyncio.Queue[int] = asyncio.Queue()
 
         def listen(index: int) -> None:
-            def wake() -> None:  # on the engine's thread
-                with contextlib.suppress(
-                    RuntimeError
-                ):  # the loop was closed: nobody waits any more
-                    loop.call_soon_threadsafe(ready.put_nowait, index)
-
-            self._streams[index].on_ready(wake)
+            self._streams[index].on_ready(Wake(loop, partial(ready.put_nowait, index)))
 
         try:
             for index in range(len(self._streams)):

@@ -20,8 +20,9 @@ from quire.core.sessions import Sessions
 from quire.engine.backlog import Backlog
 from quire.engine.load import Load, RequestProgress
 from quire.engine.metrics import EngineMetrics
-from quire.engine.output import RequestState
+from quire.engine.output import Listener, RequestState
 from quire.engine.records import Listeners
+from quire.engine.wakes import call_all
 from quire.engine.watchers import Watchers
 from quire.errors import EngineClosedError, EngineDeadError, QuireError, RequestFailedError
 from quire.executor.base import Executor
@@ -249,13 +250,14 @@ class EngineLoop:
     def _deliver(self, progress: list[Progress], now: float, last_step: float) -> None:
         """Give each sequence what the step that ended `now` has yielded, after one at `last_step`."""
         num_tokens = num_steady = 0
+        due: list[Listener] = []
         for item in progress:
             sequence = self.sequences.get(item.request_id)
             if sequence is None:
                 continue
             state = sequence.state
             try:
-                stop_string = state.apply(sequence.index, item, now)
+                stop_string = state.apply(sequence.index, item, now, due)
             except Exception as error:  # this request's text could not be made
                 logger.exception("request %s failed", state.request_id)
                 self._end(state, FinishReason.ERROR, f"{type(error).__name__}: {error}")
@@ -280,6 +282,7 @@ class EngineLoop:
                 self._watchers.drop(item.request_id)
                 if state.finished:
                     self._forget(state)
+        call_all(due)
         self._metrics.record_tokens(num_tokens)
         if num_steady:
             self._metrics.record_intervals(now - last_step, num_steady)
