@@ -13,6 +13,7 @@ import pytest
 import quire
 from client_answers import refusal, shape
 from quire import Engine, EngineConfig
+from quire.errors import RequestError
 from served_engine import served_engine
 from tiny_encoders import make_encoder
 
@@ -99,3 +100,8 @@ def test_a_model_without_embeddings_says_so(ranker: Engine) -> None:
             connection.sync.embeddings.create(model=connection.model, input="x")
         refusals.append(refusal(caught.value))
     assert refusals[0] == refusals[1]
+
+
+def test_one_text_is_no_list_of_documents() -> None:
+    with pytest.raises(RequestError, match="documents must be a list"):
+        quire.connect().rerank("a", "abc")

@@ -60,6 +60,12 @@ async def test_awaited_objects_with_the_message(make: Make) -> None:
         assert Review.model_validate_json(answer["raw"].text) == answer["parsed"]
 
 
+def test_a_schema_needs_no_title(make: Make) -> None:
+    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+    for method in ("json_schema", "function_calling"):
+        assert make().with_structured_output(schema, method=method).invoke("Well?")["ok"] in (0, 1)
+
+
 def test_half_an_object_is_none(make: Make) -> None:
     chat = make(max_tokens=3)
     for method in ("json_schema", "function_calling"):

@@ -50,6 +50,19 @@ def test_the_arguments_of_a_call_go_back_as_they_were_written() -> None:
     assert openai_message(left) == {"role": "assistant", "content": "Hm.", "tool_calls": [CALL]}
 
 
+def test_calls_that_were_cut_off_do_not_end_the_conversation() -> None:
+    """Endpoints refuse arguments that are no JSON, and would in every later turn."""
+    for cut in ('{"a": 1', "[1]", ""):
+        block = ToolCallBlock(tool_call_id="c1", tool_name="add", tool_kwargs=cut)
+        noted = {**CALL, "function": {"name": "add", "arguments": cut}}
+        for message in (
+            ChatMessage(role="assistant", blocks=[block]),
+            ChatMessage(role="assistant", additional_kwargs={"tool_calls": [noted]}),
+        ):
+            [call] = openai_message(message)["tool_calls"]
+            assert call["function"] == {"name": "add", "arguments": "{}"}
+
+
 def test_roles() -> None:
     sent = [openai_message(ChatMessage(role=role, content="x"))["role"] for role in (
         "system", "developer", "user", "assistant", "chatbot", "model", "tool", "function",

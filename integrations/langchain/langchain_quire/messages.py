@@ -96,7 +96,8 @@ def _assistant(message: AIMessage) -> dict[str, Any]:
         for call in message.tool_calls
     ]
     calls += [
-        _call(call["id"], call["name"], call["args"] or "") for call in message.invalid_tool_calls
+        _call(call["id"], call["name"], _readable(call["args"] or ""))
+        for call in message.invalid_tool_calls
     ]
     if calls:
         one["tool_calls"] = calls
@@ -110,6 +111,14 @@ def _call(call_id: str | None, name: str | None, arguments: str) -> dict[str, An
         "type": "function",
         "function": {"name": name or "", "arguments": arguments},
     }
+
+
+def _readable(arguments: str) -> str:
+    """Arguments that were cut off become none: endpoints refuse what is no JSON, in every later turn too."""
+    try:
+        return arguments if isinstance(json.loads(arguments), dict) else "{}"
+    except ValueError:
+        return "{}"
 
 
 def _reasoning(message: AIMessage) -> str:

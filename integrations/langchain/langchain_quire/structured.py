@@ -82,6 +82,8 @@ def structured_output(
             "include_confidence goes with method json_schema or json_mode",
             param="include_confidence",
         )
+    if isinstance(schema, dict) and not {"title", "name", "function"} & schema.keys():
+        schema = {"title": "answer", **schema}  # LangChain takes a schema without a name for none
     seen = {"kwargs": {"method": method, "strict": strict}, "schema": schema or {}}
     model: Runnable[LanguageModelInput, AIMessage]
     parser: BaseOutputParser[Any]

@@ -48,7 +48,9 @@ def tokenize_call(
 def rerank_call(
     query: str, documents: Sequence[str], top_n: int | None, fields: Mapping[str, Any]
 ) -> FurtherCall[list[RankedDocument]]:
-    """Documents by how well they answer a query."""
+    """Documents by how well they answer a query; raises RequestError for one text in their place."""
+    if isinstance(documents, str):
+        raise RequestError("documents must be a list of texts, not one text", param="documents")
     documents = list(documents)
     body = {"query": query, "documents": documents, "top_n": top_n, **fields}
     return FurtherCall("/v1/rerank", _given(body), lambda answer: _ranked(answer, documents))

@@ -17,6 +17,7 @@ from functools import partial
 
 from quire.api.calls import Event, Events
 from quire.engine.wakes import Wake, call_all
+from quire.errors import EngineClosedError
 
 AHEAD = 64
 
@@ -113,6 +114,7 @@ class Relay:
     def __init__(self, events: Events, warnings: tuple[str, ...], bell: Bell, keep: object) -> None:
         self.warnings = warnings
         self._keep = keep
+        self._closed = False
         self._loop = bell.loop
         self._box = _Box(bell)
         # The task knows the box alone, so that a relay that nobody holds any more is collected.
@@ -120,12 +122,20 @@ class Relay:
         self._pump.add_done_callback(partial(_ended, events, self._box))
 
     def next(self, timeout: float | None = None) -> Event | None:
-        """The next event, None after the last; raises concurrent.futures.TimeoutError after `timeout` s."""
+        """The next event, None after the last.
+
+        Raises:
+            concurrent.futures.TimeoutError: after `timeout` seconds.
+            EngineClosedError: its connection was closed before the answer had ended.
+        """
         while (taken := self._box.take()) is _Nothing.YET:
             ready: Future[None] = Future()
             self._box.listen(partial(ready.set_result, None))
             ready.result(timeout)
-        return None if isinstance(taken, _Nothing) else taken
+        if isinstance(taken, _Nothing):
+            self._check_whole()
+            return None
+        return taken
 
     async def anext(self, timeout: float | None = None) -> Event | None:
         """The same in an event loop; raises asyncio.TimeoutError."""
@@ -133,10 +143,19 @@ class Relay:
             ready = asyncio.Event()
             self._box.listen(Wake(asyncio.get_running_loop(), ready.set))
             await (ready.wait() if timeout is None else asyncio.wait_for(ready.wait(), timeout))
-        return None if isinstance(taken, _Nothing) else taken
+        if isinstance(taken, _Nothing):
+            self._check_whole()
+            return None
+        return taken
+
+    def _check_whole(self) -> None:
+        """Half an answer must not look like a whole one."""
+        if self._pump.cancelled() and not self._closed:
+            raise EngineClosedError("this connection was closed while it answered")
 
     def close(self) -> None:
         """Abort the request unless it has ended; whoever waits for the next event gets None. Never blocks."""
+        self._closed = True
         with suppress(RuntimeError):  # the loop was closed, and all of its requests with it
             self._loop.call_soon_threadsafe(self._pump.cancel)
 

@@ -151,14 +151,26 @@ def _call(block: ToolCallBlock) -> Json:
     arguments = block.tool_kwargs
     if not isinstance(arguments, str):
         arguments = json.dumps(arguments, ensure_ascii=False)
-    function = {"name": block.tool_name, "arguments": arguments}
+    function = {"name": block.tool_name, "arguments": _readable(arguments)}
     return {"id": block.tool_call_id or "", "type": "function", "function": function}
 
 
 def _plain(call: Any) -> Json:
     """A call as other integrations leave it in `additional_kwargs`: a dict, or an object of OpenAI's."""
     plain: Json = call if isinstance(call, dict) else call.model_dump(exclude_none=True)
+    function = plain.get("function")
+    if isinstance(function, dict) and isinstance(function.get("arguments"), str):
+        function = {**function, "arguments": _readable(function["arguments"])}
+        plain = {**plain, "function": function}
     return plain
+
+
+def _readable(arguments: str) -> str:
+    """Arguments that were cut off become none: endpoints refuse what is no JSON, in every later turn too."""
+    try:
+        return arguments if isinstance(json.loads(arguments), dict) else "{}"
+    except ValueError:
+        return "{}"
 
 
 def _given(**values: Any) -> Json:
