@@ -41,6 +41,9 @@ RETIRED = {
     "guided_choice": "write structured_outputs=StructuredOutputsParams(choice=...)",
     "guided_grammar": "write structured_outputs=StructuredOutputsParams(grammar=...)",
     "guided_json_object": "write structured_outputs=StructuredOutputsParams(json_object=True)",
+    "guided_whitespace_pattern": "write "
+    "structured_outputs=StructuredOutputsParams(..., whitespace_pattern=...)",
+    "guided_decoding_backend": "there is one backend",
     "structural_tag": "write structured_outputs=StructuredOutputsParams(structural_tag=...)",
     "flat_logprobs": "logprobs are dicts, one for each position",
     "logprob_token_ids": "logprobs=k returns the k most likely tokens; max_logprobs=-1 allows all",

@@ -48,7 +48,8 @@ class StructuredOutputsParams:
     """Exactly one shape of a text.
 
     Args:
-        json: a JSON schema: a dict, its text, or a pydantic model class, which is replaced by its schema.
+        json: a JSON schema: a dict, its text, or a pydantic model class, which is replaced by its schema
+            (without other fields than its own, where it would ignore them).
         regex: a regular expression that matches the whole text (Rust's syntax; no look-around).
         choice: the texts to choose from.
         grammar: a context-free grammar in Lark's or GBNF's notation, beginning at `start` or `root`.
@@ -172,12 +173,24 @@ def _schema(value: Any) -> dict[str, Any] | bool:
     """A schema as parsed JSON; a pydantic class gives its own."""
     make = getattr(value, "model_json_schema", None)
     if isinstance(value, type) and callable(make):
-        value = make()
+        value = _closed(make())
     if isinstance(value, bool):
         return value
     parsed = _parsed("json", value, "a JSON schema or a pydantic model class", (dict, bool))
     assert isinstance(parsed, dict | bool)
     return parsed
+
+
+def _closed(schema: Any) -> Any:
+    """A pydantic model's schema without fields of other names, which the model would ignore.
+
+    Models that allow or forbid them say so in their schemas, and that holds.
+    """
+    assert isinstance(schema, dict), "pydantic's schemas are objects"
+    for one in (schema, *schema.get("$defs", {}).values()):
+        if one.get("type") == "object" and "properties" in one:
+            one.setdefault("additionalProperties", False)
+    return schema
 
 
 def _parsed(

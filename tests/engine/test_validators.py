@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import BaseModel, field_validator
 
 from quire import LLM, SamplingParams
 from quire.engine.engine import Engine
@@ -156,7 +157,16 @@ def unlimited() -> Iterator[LLM]:
         yield one
 
 
-@pytest.mark.parametrize("path", ["/name", "/colour", "/age", "/ok", "/tags"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/ok",
+        *(
+            pytest.param(path, marks=pytest.mark.slow)
+            for path in ("/name", "/colour", "/age", "/tags")
+        ),
+    ],
+)
 def test_the_answer_is_that_of_a_request_in_which_the_value_is_banned(
     llm: LLM, unlimited: LLM, path: str
 ) -> None:
@@ -197,6 +207,28 @@ def test_a_wildcard_and_the_whole_object(llm: LLM) -> None:
     assert "a" not in one.parsed["tags"]
     assert calls[-1] == one.parsed and len({json.dumps(call) for call in calls}) == len(calls)
     assert one.validation_errors == [] and one.finish_reason == "stop"
+
+
+def test_a_pydantic_model_checks_the_whole_object(llm: LLM) -> None:
+    class Person(BaseModel):
+        ok: bool
+
+        @field_validator("ok")
+        @classmethod
+        def must_be(cls, ok: bool) -> bool:
+            if ok is refused:
+                raise ValueError("not this one")
+            return ok
+
+    small = {
+        "type": "object",
+        "properties": {"ok": {"type": "boolean"}},
+        "required": ["ok"],
+        "additionalProperties": False,
+    }
+    refused = run(llm, params({"": refuse()}, json=small))[0].parsed["ok"]
+    [one] = run(llm, params({"": Person.model_validate}, json=small))
+    assert one.parsed == {"ok": not refused} and one.validation_errors == []
 
 
 def test_what_cannot_be_satisfied_is_reported(llm: LLM) -> None:
@@ -325,7 +357,9 @@ def moody(seed: int) -> Callable[[Any], bool]:
     return lambda value: random.Random(f"{seed} {json.dumps(value)}").random() < 0.5
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
+)
 def test_random_refusals_under_preemption(llm: LLM, tight: LLM, seed: int) -> None:
     """Crossed with n > 1, seeds, a shared prefix cache, small chunks, confidence and plain neighbours."""
     draw = random.Random(seed)

@@ -95,7 +95,10 @@ class Matcher:
         if self._is_finished:
             return False
         if token_id in self._vocabulary.eos_token_ids:
-            self._is_finished = self._matcher.is_accepting() and not self._matcher.is_error()
+            # A grammar may name the end of the sequence itself (`<|im_end|>`), before the text is whole.
+            self._is_finished = not self._matcher.is_error() and (
+                self._matcher.is_accepting() or self._matcher.deep_copy().consume_token(token_id)
+            )
             return self._is_finished
         return self._matcher.consume_token(token_id)
 

@@ -7,14 +7,18 @@ import random
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quire.errors import InvalidParamsError
 from quire.grammar.compiled import CompiledGrammar, fill_masks
+from quire.grammar.refusals import refusal
 from quire.grammar.source import grammar_source
 from quire.grammar.vocabulary import Vocabulary
 from quire.structured_outputs import StructuredOutputsParams
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
 
 THREADS = 2
 SECONDS = 2.0  # that compiling one grammar may take
@@ -94,9 +98,7 @@ class GrammarCompiler:
         def give_up() -> None:
             if settled.acquire(blocking=False):
                 future.set_exception(
-                    _refusal(
-                        kind, f"it takes more than {self._seconds:g} s to compile; simplify it"
-                    )
+                    refusal(kind, f"it takes more than {self._seconds:g} s to compile; simplify it")
                 )
 
         timer = threading.Timer(self._seconds, give_up)
@@ -129,6 +131,18 @@ def compile_source(source: str, vocabulary: Vocabulary, kind: str = "grammar") -
     Raises:
         InvalidParamsError: it is wrong, too large, or no text at all satisfies it.
     """
+    start = _begin(source, vocabulary)
+    if start.is_error():
+        raise refusal(
+            kind, start.get_error(), source, lambda part: _begin(part, vocabulary).get_error()
+        )
+    grammar = CompiledGrammar(source, vocabulary, start)
+    _try(grammar, kind)
+    return grammar
+
+
+def _begin(source: str, vocabulary: Vocabulary) -> LLMatcher:
+    """The library's matcher at a grammar's beginning; it may hold an error."""
     from llguidance import LLMatcher, LLParserLimits
 
     limits = LLParserLimits(
@@ -138,12 +152,7 @@ def compile_source(source: str, vocabulary: Vocabulary, kind: str = "grammar") -
         max_lexer_states=LEXER_STATES,
         verbose_errors=False,
     )
-    start = LLMatcher(vocabulary.load(), source, log_level=0, limits=limits)
-    if start.is_error():
-        raise _refusal(kind, start.get_error())
-    grammar = CompiledGrammar(source, vocabulary, start)
-    _try(grammar, kind)
-    return grammar
+    return LLMatcher(vocabulary.load(), source, log_level=0, limits=limits)
 
 
 def _try(grammar: CompiledGrammar, kind: str) -> None:
@@ -157,17 +166,10 @@ def _try(grammar: CompiledGrammar, kind: str) -> None:
             # The library writes a marker where forced text reads like one, and then refuses it.
             marker = next((text for text in markers if text in source), None)
             hint = f"; {marker!r} is a token of the model's, and no text can be" if marker else ""
-            raise _refusal(kind, matcher.error + hint)
+            raise refusal(kind, matcher.error + hint)
         if not len(allowed):
             assert step == 0 or matcher.is_finished, "a way that leads nowhere"
             if not matcher.is_finished:
-                raise _refusal(kind, "there is no text that satisfies it")
+                raise refusal(kind, "there is no text that satisfies it")
             return
         matcher.accept(int(choice.choice(allowed)))
-
-
-def _refusal(kind: str, why: str) -> InvalidParamsError:
-    return InvalidParamsError(
-        f"structured_outputs.{kind} cannot be enforced: {why.strip()[:1000]}",
-        param=f"structured_outputs.{kind}",
-    )

@@ -45,26 +45,35 @@ REFUSED = {
     "$recursiveAnchor": "use $ref",
     "x-guidance": "it belongs to the compiler",
 }
-NEUTRAL = {"uniqueItems": False}  # asks for nothing
+NEUTRAL = {  # these ask for nothing
+    "uniqueItems": (False,),
+    "format": ("password", "binary", "path"),  # of OpenAPI and pydantic: any text
+}
 UNWRITABLE = re.compile(r"(?<!\\)(?:\\\\)*\\u")  # in JSON's notation
 SCHEMAS = ("items", "additionalProperties")
 LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 MAPS = ("properties", "patternProperties", "$defs", "definitions")
 COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
-NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+LEAST, MOST = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
+NUMBERS = (*LEAST, *MOST, "multipleOf")
+EXACT = 2**53  # up to here the compiler, which computes with doubles, knows every whole number
+WIDEST = 2**63 - 1024  # the greatest bound that it takes
 TEXTS = ("pattern", "format", "$ref", "$id", "$anchor", "$schema")
 
 
-def check_schema(schema: Any, name: str = "structured_outputs.json") -> dict[str, Any]:
+def check_schema(
+    schema: Any, name: str = "structured_outputs.json", place: str = "#"
+) -> dict[str, Any]:
     """Check a schema and return it as the compiler takes it; the caller's is not changed.
 
     Args:
         name: what the caller calls it.
+        place: where it stands there.
 
     Raises:
         InvalidParamsError: it is no JSON schema, too large, or asks for what cannot be enforced.
     """
-    return _Check(schema, name).run()
+    return _Check(schema, name, place).run()
 
 
 def for_compiler(schema: dict[str, Any], whitespace_pattern: str | None = None) -> dict[str, Any]:
@@ -84,9 +93,10 @@ def for_compiler(schema: dict[str, Any], whitespace_pattern: str | None = None) 
 
 
 class _Check:
-    def __init__(self, schema: Any, name: str) -> None:
+    def __init__(self, schema: Any, name: str, place: str) -> None:
         self._root = schema
         self._name = name
+        self._place = place
         self._num_properties = 0
         self._anchors: dict[str, Any] = {}
         self._refs: list[tuple[str, str]] = []  # path of the keyword, what it names
@@ -111,7 +121,7 @@ class _Check:
 
     def _refusal(self, why: str, path: str = "#") -> InvalidParamsError:
         return InvalidParamsError(
-            f"{self._name} cannot be enforced: {path}: {why}", param=self._name
+            f"{self._name} cannot be enforced: {self._place}{path[1:]}: {why}", param=self._name
         )
 
     def _schema(self, schema: Any, path: str, depth: int) -> Any:
@@ -125,8 +135,8 @@ class _Check:
         self._check_min_properties(schema, path)
         checked = {}
         for keyword, value in schema.items():
-            here = f"{path}/{_escape(keyword)}"
-            if keyword in NEUTRAL and value is NEUTRAL[keyword]:
+            here = f"{path}/{escape_pointer(keyword)}"
+            if type(value) in (bool, str) and value in NEUTRAL.get(keyword, ()):
                 continue
             if keyword in REFUSED:
                 raise self._refusal(
@@ -148,11 +158,36 @@ class _Check:
             self._count_properties(keyword, value, path)
             self._check_writable(list(value), path)
             return {
-                name: self._schema(one, f"{path}/{_escape(name)}", depth + 1)
+                name: self._schema(one, f"{path}/{escape_pointer(name)}", depth + 1)
                 for name, one in value.items()
             }
         self._check_value(keyword, value, path)
+        return self._bound(keyword, value, path) if keyword in NUMBERS else value
+
+    def _bound(self, keyword: str, value: float, path: str) -> float:
+        """A bound that the compiler takes: where it is wider than that, the widest one."""
+        if keyword in LEAST and value < -WIDEST:
+            return -WIDEST
+        if keyword in MOST and value > WIDEST:
+            return WIDEST
+        self._check_exact(value, path)
         return value
+
+    def _check_exact(self, value: Any, path: str) -> None:
+        """Whole numbers that doubles do not have would be others in the text."""
+        beyond: list[str] = []
+
+        def note(digits: str) -> int:
+            if len(digits) > 17 or abs(int(digits)) > EXACT:
+                beyond.append(digits)
+            return 0
+
+        json.loads(json.dumps(value), parse_int=note)
+        self._must(
+            not beyond,
+            f"whole numbers beyond 2^53 are not supported; got {''.join(beyond[:1])[:100]}",
+            path,
+        )
 
     def _check_value(self, keyword: str, value: Any, path: str) -> None:
         if keyword == "type":
@@ -162,8 +197,10 @@ class _Check:
         elif keyword == "enum":
             self._must(isinstance(value, list) and value, "must be a list of values", path)
             self._check_writable(value, path)
+            self._check_exact(value, path)
         elif keyword == "const":
             self._check_writable(value, path)
+            self._check_exact(value, path)
         elif keyword in COUNTS:
             whole = _is_number(value) and float(value).is_integer() and value >= 0
             self._must(whole, f"must be a whole number from 0; got {value!r}", path)
@@ -281,5 +318,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _escape(name: str) -> str:
+def escape_pointer(name: str) -> str:
+    """A name as a part of a JSON pointer."""
     return name.replace("~", "~0").replace("/", "~1")

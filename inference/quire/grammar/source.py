@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from quire.errors import InvalidParamsError
 from quire.grammar.schema import check_schema, for_compiler
@@ -11,6 +12,7 @@ from quire.grammar.vocabulary import Vocabulary
 from quire.structured_outputs import StructuredOutputsParams
 
 MAX_BYTES = 256 << 10  # of what is asked for
+GBNF = re.compile(r"(?m)^\s*[\w-]+\s*::=")  # a rule of that notation; all else is taken for Lark's
 
 
 def grammar_source(params: StructuredOutputsParams, vocabulary: Vocabulary) -> str:
@@ -36,7 +38,9 @@ def grammar_source(params: StructuredOutputsParams, vocabulary: Vocabulary) -> s
     if kind == "regex":
         return _lark(f"start: /{_lark_regex(value)}/")
     if kind == "choice":
-        return _lark("start: " + " | ".join(json.dumps(one, ensure_ascii=False) for one in value))
+        # One terminal: as alternatives of a rule no more than 2,000 would be taken.
+        choices = " | ".join(json.dumps(one, ensure_ascii=False) for one in value)
+        return _lark(f"start: CHOICE\nCHOICE: {choices}")
     return _lark(_grammar(value))
 
 
@@ -52,10 +56,10 @@ def _lark_regex(pattern: str) -> str:
 
 def _grammar(text: str) -> str:
     """A user's grammar in Lark's notation; the schemas within it are checked as others are."""
-    from llguidance.gbnf_to_lark import any_to_lark
+    from llguidance.gbnf_to_lark import gbnf_to_lark
 
     try:
-        lark = any_to_lark(text)
+        lark = gbnf_to_lark(text) if GBNF.search(text) else text
     except Exception as error:  # it has errors of its own, and those of a parser written in a hurry
         raise InvalidParamsError(
             f"structured_outputs.grammar cannot be read as GBNF: {error}",

@@ -195,7 +195,7 @@ class _Writer:
 
 
 def _schema(value: Any, path: str) -> str:
-    checked = check_schema(value, f"{NAME}: {path}/json_schema")
+    checked = check_schema(value, NAME, f"{path}/json_schema")
     return f"%json {json.dumps(for_compiler(checked))}"
 
 
