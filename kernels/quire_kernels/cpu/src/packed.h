@@ -30,7 +30,7 @@ constexpr int unit_blocks(int rows) {
 constexpr int64_t kCached = 400 << 10;
 // The longest unit that is fetched whole while the one before it is worked through.
 constexpr int64_t kAhead = 400 << 10;
-// How far ahead a unit's only tile fetches, in bytes of a block: steps of all forms divide it.
+// How far ahead a unit's first tile fetches, in bytes of a block: steps of all forms divide it.
 constexpr int64_t kNear = 3072;
 // Rows whose sums are kept while a cut unit is worked through.
 constexpr int64_t kChunkRows = 256;
@@ -86,7 +86,7 @@ Tile<P> tile_of(int rows, int blocks) {
   __builtin_unreachable();
 }
 
-// What a unit's only tile fetches: what it comes to soon, in each of its blocks, and then in those of the next unit.
+// What a unit's first tile fetches: what it comes to soon, in each of its blocks, and then in those of the next unit.
 template <class P>
 Fetch fetch_near(const P& product, int64_t block, int64_t blocks, Span part) {
   const int64_t bytes = product.block_bytes(), jump = (blocks - 1) * bytes;
@@ -98,8 +98,8 @@ Fetch fetch_near(const P& product, int64_t block, int64_t blocks, Span part) {
   return ahead;
 }
 
-// What one of several tiles fetches: where the cache has room for both, its share of the unit, or part, that is
-// `next`, so that memory is at work as long as the arithmetic is.
+// What one of the `tiles` after the first fetches: where the cache has room for both, its share of the unit, or part,
+// that is `next`, so that memory is at work as long as the arithmetic is.
 template <class P>
 Fetch fetch_share(const P& product, int64_t block, int64_t blocks, Span part, const char* next, int64_t tile,
                   int64_t tiles) {
@@ -131,9 +131,8 @@ void run_unit(const P& product, Span rows, int64_t block, int blocks, const Fini
       for (int64_t i = first; i < last; ++i) {
         const int64_t row = count_all * i / tiles_all, count = count_all * (i + 1) / tiles_all - row;
         float* at = sums.data() + (cuts == 1 ? 0 : i - first) * tile_sums;
-        const Fetch ahead = last - first == 1
-                                ? fetch_near(product, block, blocks, part)
-                                : fetch_share(product, block, blocks, part, next, i - first, last - first);
+        const Fetch ahead = i == first ? fetch_near(product, block, blocks, part)
+                                       : fetch_share(product, block, blocks, part, next, i - first - 1, last - first - 1);
         if (i == first) {
           tile_of<P>(count, blocks)(product, rows.begin + row, block, weights, part, ahead, at);
         } else {
