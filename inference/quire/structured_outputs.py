@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_module
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,10 @@ RETIRED = {
     "disable_additional_properties": 'write "additionalProperties": false into the schema',
     "disable_fallback": "there is one backend",
 }
+
+# A regular expression of blanks, tabs and line ends alone.
+_BLANK = r"(?:[ \t\n\r]|\\[tnr])"
+_ONLY_BLANKS = re.compile(rf"(?:{_BLANK}|\[{_BLANK}+\]|\((?:\?:)?|[)|?*+]|\{{\d+(?:,\d*)?\}})*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +128,12 @@ class StructuredOutputsParams:
             raise InvalidParamsError(
                 "whitespace_pattern goes with json or json_object",
                 param="structured_outputs.whitespace_pattern",
+            )
+        if self.whitespace_pattern and not _ONLY_BLANKS.fullmatch(self.whitespace_pattern):
+            raise _wrong(
+                "whitespace_pattern",
+                r"may match what JSON allows between its parts alone: blanks, \t, \n and \r",
+                self.whitespace_pattern,
             )
         self._check_fields()
 

@@ -55,6 +55,10 @@ def test_the_place_in_a_structural_tag_is_named_once() -> None:
 
 
 def test_whitespace_that_cannot_be_is_told_from_the_schema() -> None:
+    for pattern in ("x", r"\s*", "[^a]", ".", r"[ \n]*|a", "[ ,]", " *5", "[ -z]"):
+        with pytest.raises(InvalidParamsError, match="what JSON allows between its parts") as found:
+            StructuredOutputsParams(json={"type": "array"}, whitespace_pattern=pattern)
+        assert found.value.param == "structured_outputs.whitespace_pattern"
     error = refused(json={"type": "array"}, whitespace_pattern="(")
     assert error.param == "structured_outputs.whitespace_pattern"
 
