@@ -48,6 +48,7 @@ def flood(llm: LLM) -> None:
 
 
 def figures(engine: Engine) -> dict[str, Any]:
+    engine.call(lambda scheduler: None)  # an answer may be there before its step has noted its figures
     return {
         metric.name: getattr(metric, "value", None)
         for metric in engine.metrics.snapshot()
