@@ -48,7 +48,8 @@ def flood(llm: LLM) -> None:
 
 
 def figures(engine: Engine) -> dict[str, Any]:
-    engine.call(lambda scheduler: None)  # an answer may be there before its step has noted its figures
+    # An answer may be there before its step has noted its figures.
+    engine.call(lambda scheduler: None)
     return {
         metric.name: getattr(metric, "value", None)
         for metric in engine.metrics.snapshot()
